@@ -1,0 +1,103 @@
+//! What goes into the loop, a token and an interest, and what comes out of it, events.
+
+use crate::sys;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::slice;
+
+/// The number that [`register`](crate::Registrator::register) is given and that comes back in the [`Event`].
+///
+/// To the library it means nothing: every value, 0 and `usize::MAX` included, is the user's, and two streams may share
+/// one.
+pub type Token = usize;
+
+/// What to wait for: for now, [`READABLE`](Interests::READABLE) is all there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interests(u8);
+
+impl Interests {
+    /// A read will not block.
+    pub const READABLE: Interests = Interests(0b01);
+
+    /// A write will not block. [`register`](crate::Registrator::register) refuses it: to build it is an exercise.
+    pub const WRITABLE: Interests = Interests(0b10);
+
+    /// Whether this is [`READABLE`](Interests::READABLE).
+    pub fn is_readable(self) -> bool {
+        self.0 & Interests::READABLE.0 != 0
+    }
+
+    /// Whether this is [`WRITABLE`](Interests::WRITABLE).
+    pub fn is_writable(self) -> bool {
+        self.0 & Interests::WRITABLE.0 != 0
+    }
+}
+
+/// The answer to one [`register`](crate::Registrator::register): a read of that stream will not block now.
+///
+/// There is data, or the end of the stream, or an error. Only reading tells which; and if another thread has read in
+/// the meantime, there may be nothing any more.
+// As the system wrote it. Transparent, so that it can be written right where the user reads it.
+#[repr(transparent)]
+pub struct Event(sys::Event);
+
+impl Event {
+    /// The token that was given with the registration.
+    pub fn id(&self) -> Token {
+        self.0.token()
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event").field("id", &self.id()).finish()
+    }
+}
+
+/// Room for the events of one [`poll`](crate::Poll::poll), to be used for the next one again. Reads like a slice.
+///
+/// ```
+/// let mut events = minimio::Events::with_capacity(1024);
+/// minimio::Poll::new()?.poll(&mut events, Some(0))?;
+/// assert!(events.is_empty());
+/// for event in &events {
+///     println!("{} can be read", event.id());
+/// }
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct Events(pub(crate) Vec<Event>);
+
+impl Events {
+    /// Where a larger wish is cut off, for it could only end the program: that many events come in two polls as well.
+    const MAX_CAPACITY: usize = 1 << 20;
+
+    /// Room for `capacity` events, and for 1,048,576 at most. One [`poll`](crate::Poll::poll) brings no more than
+    /// that; others that are ready come with the next one.
+    pub fn with_capacity(capacity: usize) -> Events {
+        Events(Vec::with_capacity(capacity.min(Events::MAX_CAPACITY)))
+    }
+}
+
+impl Deref for Events {
+    type Target = [Event];
+
+    fn deref(&self) -> &[Event] {
+        &self.0
+    }
+}
+
+impl DerefMut for Events {
+    fn deref_mut(&mut self) -> &mut [Event] {
+        &mut self.0
+    }
+}
+
+impl<'a> IntoIterator for &'a Events {
+    type Item = &'a Event;
+    type IntoIter = slice::Iter<'a, Event>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}

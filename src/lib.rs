@@ -1,0 +1,57 @@
+//! The simplest cross-platform event loop that is correct: one thread registers streams, another one sleeps until the
+//! operating system says which of them can be read.
+//!
+//! It is written to be read beside the book "Epoll, Kqueue and IOCP Explained with Rust", and to be picked apart. For
+//! production there are [mio](https://docs.rs/mio) and [tokio](https://docs.rs/tokio).
+//!
+//! ```
+//! use minimio::{Events, Interests, Poll, TcpStream};
+//! use std::io::{Read, Write};
+//! use std::net::TcpListener;
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let mut stream = TcpStream::connect(listener.local_addr()?)?;
+//! let (mut peer, _) = listener.accept()?;
+//!
+//! let mut poll = Poll::new()?;
+//! let registrator = poll.registrator(); // may move to another thread, and be cloned for more
+//! registrator.register(&stream, 10, Interests::READABLE)?;
+//! peer.write_all(b"hello")?;
+//!
+//! let mut events = Events::with_capacity(1024);
+//! poll.poll(&mut events, None)?; // sleeps until there is an event
+//! for event in &events {
+//!     assert_eq!(event.id(), 10);
+//!     let mut buffer = [0; 64];
+//!     let n = stream.read(&mut buffer)?; // does not block, the event says
+//!     assert_eq!(&buffer[..n], b"hello");
+//! }
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! # What it promises
+//!
+//! The same on every operating system, and each sentence has a test:
+//!
+//! - One [`register`](Registrator::register), one event: then silence until the next `register`. Data that is already
+//!   there counts. Registering again before the event replaces the token.
+//! - An event is a hint to try. It says that a read will not block now: there is data, or the end of the stream, or an
+//!   error to collect. If another thread reads first, that is no longer so.
+//! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
+//! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on everything
+//!   returns [`Interrupted`](std::io::ErrorKind::Interrupted).
+//! - Streams, registrators and the loop may be dropped in any order. No event comes for a stream that is gone.
+//! - No token is reserved, nothing panics on what a user or the system does, and nothing leaks.
+#![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+
+mod event;
+mod poll;
+mod sys;
+
+pub use event::{Event, Events, Interests, Token};
+pub use poll::{Poll, Registrator};
+pub use sys::TcpStream;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

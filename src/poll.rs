@@ -1,0 +1,196 @@
+//! The loop, and the way into it from other threads. Nothing here knows on which operating system it runs.
+
+use crate::sys::{Selector, TcpStream};
+use crate::{Events, Interests, Token};
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+/// An event loop: one thread waits in [`poll`](Poll::poll) while others [`register`](Registrator::register) streams.
+///
+/// It is a queue of the operating system: epoll on Linux and Android. The queue is given back to the system when the
+/// `Poll` and all its [`Registrator`]s are dropped. Streams need not be dropped first, and do not keep it open.
+#[derive(Debug)]
+pub struct Poll {
+    registrator: Registrator,
+}
+
+impl Poll {
+    /// Makes an event loop.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, with the name of the call that failed, when it has no descriptor or no memory left.
+    pub fn new() -> io::Result<Poll> {
+        let selector = Selector::new()?;
+        let is_closed = Arc::new(AtomicBool::new(false));
+        Ok(Poll {
+            registrator: Registrator {
+                selector,
+                is_closed,
+            },
+        })
+    }
+
+    /// A handle to register streams with, in this thread or in another one.
+    pub fn registrator(&self) -> Registrator {
+        self.registrator.clone()
+    }
+
+    /// Waits until there is at least one event, for `timeout_ms` milliseconds at most, and puts what came into `events`,
+    /// in the place of what was there. Returns how many these are.
+    ///
+    /// `None` waits without end; 0 and negative numbers do not wait. `Ok(0)` says that the time is over, and nothing
+    /// else: a timeout never ends early, and signals do not end it. Of the events that are ready, no more come than
+    /// `events` has [room](Events::with_capacity) for, and the others with the next call.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), be it before or during the call.
+    /// - [`ErrorKind::InvalidInput`]: `events` has a capacity of 0.
+    /// - Others come from the system. After any error, `events` is empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use minimio::{Events, Poll};
+    /// use std::io::ErrorKind;
+    ///
+    /// let mut poll = Poll::new()?;
+    /// let mut events = Events::with_capacity(8);
+    /// assert_eq!(poll.poll(&mut events, Some(10))?, 0); // nothing is registered, and ten milliseconds have passed
+    ///
+    /// poll.registrator().close_loop()?;
+    /// assert_eq!(poll.poll(&mut events, None).unwrap_err().kind(), ErrorKind::Interrupted);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn poll(&mut self, events: &mut Events, timeout_ms: Option<i32>) -> io::Result<usize> {
+        let Registrator {
+            selector,
+            is_closed,
+        } = &self.registrator;
+        let timeout_ms = timeout_ms.map(|ms| ms.max(0));
+        let started = timeout_ms.map(|_| Instant::now());
+        let mut left_ms = timeout_ms;
+        loop {
+            selector.select(&mut events.0, left_ms)?;
+            if is_closed.load(SeqCst) {
+                events.0.clear();
+                return Err(closed());
+            }
+            if !events.is_empty() {
+                return Ok(events.len());
+            }
+            // The timeout is over; or else a signal came, and we wait on for what is left.
+            if let (Some(timeout_ms), Some(started)) = (timeout_ms, started) {
+                match left(timeout_ms, started) {
+                    0 => return Ok(0),
+                    ms => left_ms = Some(ms),
+                }
+            }
+        }
+    }
+}
+
+/// The milliseconds that are left, rounded up: what is rounded down ends early, or not at all but in a busy loop.
+#[cold]
+fn left(timeout_ms: i32, started: Instant) -> i32 {
+    let left = Duration::from_millis(timeout_ms as u64).saturating_sub(started.elapsed());
+    left.as_nanos().div_ceil(1_000_000) as i32
+}
+
+impl Drop for Poll {
+    /// Nobody will wait any more: registering shall be an error then, not a wish that no one hears.
+    fn drop(&mut self) {
+        self.registrator.is_closed.store(true, SeqCst);
+    }
+}
+
+/// The way into a [`Poll`] from any thread. (The book's word for it; mio calls it `Registry`.)
+#[derive(Clone, Debug)]
+pub struct Registrator {
+    selector: Arc<Selector>,
+    is_closed: Arc<AtomicBool>,
+}
+
+impl Registrator {
+    /// Asks for *one* event with this `token` as soon as `stream` can be read: when there is data (it may be there
+    /// already), or the end of the stream, or an error to collect.
+    ///
+    /// After the event nothing more comes until the stream is registered again; a program does so when it has read
+    /// what it wanted and waits for more. To register again before the event replaces the token: still one event.
+    ///
+    /// Any number of threads may register, while another one waits in [`Poll::poll`]. In the steady state this is one
+    /// system call, and allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), or its `Poll` was dropped.
+    /// - [`ErrorKind::InvalidInput`]: the stream was registered with another `Poll` before. A stream belongs to the
+    ///   first one for good, since Windows knows no way to part a socket from its queue.
+    /// - [`ErrorKind::Unsupported`]: `interests` is [`Interests::WRITABLE`].
+    /// - Others come from the system: on Linux, [`ErrorKind::StorageFull`] says that this user watches more descriptors
+    ///   than `/proc/sys/fs/epoll/max_user_watches` allows.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use minimio::{Events, Interests, Poll, TcpStream};
+    /// use std::io::Write;
+    ///
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// let (mut peer, _) = listener.accept()?;
+    ///
+    /// let mut poll = Poll::new()?;
+    /// let registrator = poll.registrator();
+    /// let mut events = Events::with_capacity(8);
+    /// std::thread::scope(|threads| {
+    ///     threads.spawn(|| registrator.register(&stream, 7, Interests::READABLE));
+    ///     peer.write_all(b"now")?;
+    ///     poll.poll(&mut events, None)
+    /// })?;
+    /// assert_eq!(events[0].id(), 7);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn register(
+        &self,
+        stream: &TcpStream,
+        token: Token,
+        interests: Interests,
+    ) -> io::Result<()> {
+        if interests.is_writable() {
+            return Err(io::Error::new(
+                ErrorKind::Unsupported,
+                "only READABLE is implemented",
+            ));
+        }
+        if self.is_closed.load(SeqCst) {
+            return Err(closed());
+        }
+        self.selector.register(stream, token)
+    }
+
+    /// Closes the loop: a `poll` that runs returns at once, and from now on `poll`, `register` and `close_loop` return
+    /// [`ErrorKind::Interrupted`], whichever clone of this registrator is asked.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Interrupted`]: the loop is closed already, or its `Poll` was dropped.
+    /// - Others come from the system; the loop is not closed then.
+    pub fn close_loop(&self) -> io::Result<()> {
+        // First the flag, then the wake-up: whoever is woken finds the flag set.
+        if self.is_closed.swap(true, SeqCst) {
+            return Err(closed());
+        }
+        self.selector
+            .wake()
+            .inspect_err(|_| self.is_closed.store(false, SeqCst))
+    }
+}
+
+#[cold]
+fn closed() -> io::Error {
+    io::Error::new(ErrorKind::Interrupted, "the event loop is closed")
+}

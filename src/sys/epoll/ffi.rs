@@ -1,0 +1,51 @@
+//! What we need of `<sys/epoll.h>` and `<sys/eventfd.h>`, under the names it has there.
+#![allow(non_camel_case_types)]
+
+use std::ffi::{c_int, c_uint};
+
+/// One descriptor's interest, on the way in; what happened to it, on the way out.
+/// <https://man7.org/linux/man-pages/man3/epoll_event.3type.html>
+///
+/// The kernel packs it on x86-64, so that 32- and 64-bit programs share one layout, and on no other
+/// architecture. (On 32-bit x86 a `u64` is aligned to 4 bytes, and packing changes nothing.)
+#[derive(Clone, Copy)]
+#[cfg_attr(any(target_arch = "x86_64", target_arch = "x86"), repr(C, packed))]
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "x86")), repr(C))]
+pub struct epoll_event {
+    pub events: u32,
+    /// In C the union `epoll_data`, of which we only use the member `u64`: it comes back as it was given.
+    pub data: u64,
+}
+
+/// `O_CLOEXEC`, whose number is this on every architecture but SPARC.
+pub const EPOLL_CLOEXEC: c_int = 0o2000000;
+
+pub const EPOLL_CTL_ADD: c_int = 1;
+pub const EPOLL_CTL_DEL: c_int = 2;
+pub const EPOLL_CTL_MOD: c_int = 3;
+
+pub const EPOLLIN: u32 = 0x001;
+pub const EPOLLRDHUP: u32 = 0x2000;
+pub const EPOLLONESHOT: u32 = 1 << 30;
+
+pub const EFD_CLOEXEC: c_int = 0o2000000;
+
+unsafe extern "C" {
+    /// Makes the queue. <https://man7.org/linux/man-pages/man2/epoll_create1.2.html>
+    pub fn epoll_create1(flags: c_int) -> c_int;
+
+    /// Tells the queue what to watch. <https://man7.org/linux/man-pages/man2/epoll_ctl.2.html>
+    pub fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
+
+    /// Sleeps until something that is watched happens. <https://man7.org/linux/man-pages/man2/epoll_wait.2.html>
+    pub fn epoll_wait(
+        epfd: c_int,
+        events: *mut epoll_event,
+        maxevents: c_int,
+        timeout: c_int,
+    ) -> c_int;
+
+    /// Makes a descriptor whose only use is to become readable, which wakes `epoll_wait`.
+    /// <https://man7.org/linux/man-pages/man2/eventfd.2.html>
+    pub fn eventfd(initval: c_uint, flags: c_int) -> c_int;
+}

@@ -1,0 +1,56 @@
+//! One folder for each operating system's event queue, and the one place that chooses among them.
+//!
+//! A backend brings three types, and `poll.rs` and `event.rs` hold it to these signatures:
+//!
+//! - [`Event`]: what the system writes when something happened. `token(&self) -> Token` is what `register` was given.
+//! - [`TcpStream`]: a stream that knows the selector it belongs to. Dropping it takes its registration along.
+//! - [`Selector`]: the system's queue, closed when it is dropped.
+//!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
+//!   - `register(&self, &TcpStream, Token) -> io::Result<()>`: asks for one event, which comes at once if the stream is
+//!     readable already; replaces a registration that still waits. Called from any thread, also during `select`.
+//!     A stream of another selector is `InvalidInput`.
+//!   - `select(&self, &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()>`: replaces what is in the vector by
+//!     the events that came, as many at most as its capacity, `InvalidInput` if that is 0. Sleeps while there are none,
+//!     until `wake` was called or the timeout (never negative; `None`: no end) is over, or for a shorter time: `poll.rs`
+//!     looks at the clock and calls again.
+//!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping.
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use epoll as backend;
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+compile_error!("minimio has no backend for this target: it knows epoll (Linux, Android)");
+
+#[cfg(unix)]
+mod unix;
+
+pub use backend::{Event, Selector, TcpStream};
+
+use std::{error, fmt, io};
+
+/// The error that the OS has just reported, with the name of the call that failed in front of it.
+#[cold]
+fn failed(call: &'static str) -> io::Error {
+    let error = io::Error::last_os_error();
+    io::Error::new(error.kind(), FailedCall { call, error })
+}
+
+#[derive(Debug)]
+struct FailedCall {
+    call: &'static str,
+    error: io::Error,
+}
+
+impl fmt::Display for FailedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.call, self.error)
+    }
+}
+
+impl error::Error for FailedCall {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
