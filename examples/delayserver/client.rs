@@ -1,0 +1,177 @@
+//! The book's story, from the client's side: the reactor waits for events in a thread of its own and sends their tokens
+//! through a channel; the main thread registers requests, and handles the tokens in the order in which they come.
+
+use crate::http;
+use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+pub struct Reactor {
+    handle: JoinHandle<io::Result<()>>,
+    registrator: Registrator,
+}
+
+impl Reactor {
+    pub fn new(evt_sender: Sender<Token>, is_telling: bool) -> io::Result<Reactor> {
+        let mut poll = Poll::new()?;
+        let registrator = poll.registrator();
+
+        let handle = thread::Builder::new()
+            .name("reactor".into())
+            .spawn(move || {
+                let mut events = Events::with_capacity(1024);
+                loop {
+                    if is_telling {
+                        // Not `println!`, which panics when nobody reads our output any more (`| head`).
+                        let _ = writeln!(io::stdout(), "Waiting! {:?}", poll);
+                    }
+                    match poll.poll(&mut events, Some(200)) {
+                        Ok(..) => (),
+                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break Ok(()),
+                        Err(e) => break Err(e),
+                    };
+                    for event in &events {
+                        let event_token = event.id();
+                        if evt_sender.send(event_token).is_err() {
+                            break; // nobody listens any more, and the loop will be closed soon
+                        }
+                    }
+                }
+            })?;
+
+        Ok(Reactor {
+            handle,
+            registrator,
+        })
+    }
+
+    pub fn registrator(&self) -> Registrator {
+        self.registrator.clone()
+    }
+
+    pub fn stop(self) -> io::Result<()> {
+        match self.registrator.close_loop() {
+            // Closed already: then the thread's result says more.
+            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+            _ => self
+                .handle
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the reactor panicked"))),
+        }
+    }
+}
+
+pub struct Wish {
+    pub delay_ms: u32,
+    pub text: String,
+}
+
+/// What became of a wish. Times are since the start.
+pub struct Outcome {
+    pub registered: Duration,
+    pub event: Duration,
+    /// The body, or why there is none.
+    pub answer: Result<String, String>,
+}
+
+/// Sends all requests, then waits for all answers at once. `Err` says that it could not even begin.
+pub fn fetch(addr: &str, wishes: &[Wish], is_telling: bool) -> io::Result<Vec<Outcome>> {
+    let (evt_sender, evt_receiver) = channel();
+    let reactor = Reactor::new(evt_sender, is_telling)?;
+    let outcomes = ask(
+        addr,
+        wishes,
+        &reactor.registrator(),
+        &evt_receiver,
+        is_telling,
+    );
+    reactor.stop()?;
+    outcomes
+}
+
+fn ask(
+    addr: &str,
+    wishes: &[Wish],
+    registrator: &Registrator,
+    evt_receiver: &Receiver<Token>,
+    is_telling: bool,
+) -> io::Result<Vec<Outcome>> {
+    let started = Instant::now();
+    let mut requests = Vec::new();
+    for (token, wish) in wishes.iter().enumerate() {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.write_all(&http::request(addr, wish.delay_ms, &wish.text))?;
+        stream.set_nonblocking(true)?;
+        registrator.register(&stream, token, Interests::READABLE)?;
+        let registered = started.elapsed();
+        requests.push(Request {
+            stream,
+            registered,
+            event: None,
+            received: Vec::new(),
+            end: None,
+        });
+    }
+
+    let mut unanswered = requests.len();
+    while unanswered > 0 {
+        // An error says that the reactor has ended before its time; its own result will say why.
+        let Ok(token) = evt_receiver.recv() else {
+            break;
+        };
+        let request = &mut requests[token];
+        request.event.get_or_insert(started.elapsed());
+        if is_telling {
+            let Wish { delay_ms, text } = &wishes[token];
+            let _ = writeln!(
+                io::stdout(),
+                "Event {token}: the answer to /{delay_ms}/{text}"
+            );
+        }
+        match request.read() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                registrator.register(&request.stream, token, Interests::READABLE)?
+            }
+            end => {
+                request.end = Some(end);
+                unanswered -= 1;
+            }
+        }
+    }
+    Ok(requests.into_iter().map(Request::into_outcome).collect())
+}
+
+struct Request {
+    stream: TcpStream,
+    registered: Duration,
+    event: Option<Duration>,
+    received: Vec<u8>,
+    end: Option<io::Result<()>>,
+}
+
+impl Request {
+    /// Reads until the end of the stream, or until there is no more for the moment: `WouldBlock`, and what has come so
+    /// far is kept.
+    fn read(&mut self) -> io::Result<()> {
+        self.stream.read_to_end(&mut self.received).map(|_| ())
+    }
+
+    fn into_outcome(self) -> Outcome {
+        let answer = match (self.end, http::parse_response(&self.received)) {
+            (Some(Ok(())), Some(("200 OK", body))) => Ok(String::from_utf8_lossy(body).into()),
+            (Some(Ok(())), Some((status, body))) => Err(format!(
+                "{status}: {}",
+                String::from_utf8_lossy(body).trim_end()
+            )),
+            (Some(Err(error)), _) => Err(error.to_string()),
+            _ => Err("the connection was closed before the answer was whole".into()),
+        };
+        Outcome {
+            registered: self.registered,
+            event: self.event.unwrap_or_default(),
+            answer,
+        }
+    }
+}

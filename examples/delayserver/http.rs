@@ -1,0 +1,171 @@
+//! As much HTTP/1.1 as this example speaks: bytes in, bytes out, no sockets.
+
+use std::str::from_utf8;
+use std::time::Duration;
+
+/// A request's line and header fields may not be longer than this together.
+pub const MAX_HEAD: usize = 8 * 1024;
+pub const MAX_DELAY_MS: u32 = 60_000;
+
+/// `GET /{delay_ms}/{text} HTTP/1.1`
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request {
+    pub delay: Duration,
+    pub text: Vec<u8>,
+}
+
+/// A status and one line that says why.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: &'static str,
+    pub reason: String,
+}
+
+/// `Ok(None)`: so far so good, but more has to come. A request that cannot become good is refused as soon as that is
+/// known, for its sender may wait for an answer before it sends the rest.
+pub fn parse(received: &[u8]) -> Result<Option<Request>, Refusal> {
+    let head = &received[..end_of_head(received).unwrap_or(received.len())];
+    if head.len() > MAX_HEAD {
+        let reason = format!("the request's head is longer than {MAX_HEAD} bytes");
+        return Err(Refusal {
+            status: "431 Request Header Fields Too Large",
+            reason,
+        });
+    }
+    let line = head.split(|&byte| byte == b'\n').next().unwrap_or(head);
+    if line.len() == head.len() {
+        // What begins like this (a TLS greeting, for one) will not become HTTP however long we wait.
+        let garbage = line
+            .iter()
+            .any(|byte| byte.is_ascii_control() && *byte != b'\r');
+        return if garbage { Err(not_http()) } else { Ok(None) };
+    }
+    let request = parse_line(line.strip_suffix(b"\r").unwrap_or(line))?;
+    Ok(end_of_head(received).map(|_| request))
+}
+
+/// The head ends with an empty line. Whoever types by hand may leave the `\r` out.
+fn end_of_head(received: &[u8]) -> Option<usize> {
+    (0..received.len()).find_map(|at| match &received[at..] {
+        [b'\n', b'\r', b'\n', ..] => Some(at + 3),
+        [b'\n', b'\n', ..] => Some(at + 2),
+        _ => None,
+    })
+}
+
+fn parse_line(line: &[u8]) -> Result<Request, Refusal> {
+    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    let [method, target, b"HTTP/1.1" | b"HTTP/1.0"] = words[..] else {
+        return Err(not_http());
+    };
+    if method.is_empty() || !method.iter().all(u8::is_ascii_alphabetic) {
+        return Err(not_http());
+    }
+    if method != b"GET" {
+        let reason = "this server only knows GET".into();
+        return Err(Refusal {
+            status: "405 Method Not Allowed",
+            reason,
+        });
+    }
+    let mut parts = target.splitn(3, |&byte| byte == b'/');
+    let (Some(b""), Some(delay), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(bad_request("unknown path: ask for /DELAY_MS/TEXT".into()));
+    };
+    let delay_ms = parse_delay(delay).ok_or_else(|| {
+        bad_request(format!(
+            "the delay must be a whole number of milliseconds, {MAX_DELAY_MS} at most"
+        ))
+    })?;
+    let text = percent_decode(text).ok_or_else(|| {
+        bad_request("in the text, % must come with two hexadecimal digits".into())
+    })?;
+    Ok(Request {
+        delay: Duration::from_millis(delay_ms.into()),
+        text,
+    })
+}
+
+fn parse_delay(digits: &[u8]) -> Option<u32> {
+    // `str::parse` would take a plus sign too.
+    let digits = from_utf8(digits)
+        .ok()
+        .filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse().ok().filter(|&ms| ms <= MAX_DELAY_MS)
+}
+
+fn not_http() -> Refusal {
+    bad_request("this is not an HTTP/1.1 request".into())
+}
+
+fn bad_request(reason: String) -> Refusal {
+    Refusal {
+        status: "400 Bad Request",
+        reason,
+    }
+}
+
+pub fn request(addr: &str, delay_ms: u32, text: &str) -> Vec<u8> {
+    let text = percent_encode(text);
+    format!("GET /{delay_ms}/{text} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").into()
+}
+
+pub fn response(status: &str, body: &[u8]) -> Vec<u8> {
+    let allow = if status.starts_with("405") {
+        "Allow: GET\r\n"
+    } else {
+        ""
+    };
+    let mut response = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{allow}\
+         Connection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    response.extend_from_slice(body);
+    response
+}
+
+/// The status ("200 OK") and the body of a response that came whole.
+pub fn parse_response(received: &[u8]) -> Option<(&str, &[u8])> {
+    let (head, body) = received.split_at(end_of_head(received)?);
+    let (status, fields) = from_utf8(head)
+        .ok()?
+        .strip_prefix("HTTP/1.1 ")?
+        .split_once("\r\n")?;
+    let length = fields
+        .lines()
+        .find_map(|field| field.strip_prefix("Content-Length: "))?;
+    (length.parse() == Ok(body.len())).then_some((status, body))
+}
+
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(byte.into())
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        decoded.push(match (byte, after) {
+            (b'%', [high, low, after @ ..]) => {
+                rest = after;
+                (digit(*high)? * 16 + digit(*low)?) as u8
+            }
+            (b'%', _) => return None,
+            _ => *byte,
+        });
+    }
+    Some(decoded)
+}

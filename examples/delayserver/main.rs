@@ -1,0 +1,143 @@
+//! The book's program, complete: a server that answers late, and a client that waits for many answers in one thread.
+//!
+//! Read `client.rs` first (it is the book's story), then `server.rs`; `http.rs` and `timeline.rs` are plumbing.
+
+mod client;
+mod http;
+mod server;
+mod timeline;
+
+use client::Wish;
+use server::Server;
+use std::io::{self, IsTerminal, Write};
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::{env, thread};
+
+const HELP: &str = "\
+A server that answers late, and a client that waits for many answers in one thread.
+
+Usage:
+  delayserver                            start a server, send it ten requests, draw who waited when
+  delayserver serve [--addr ADDR]        only the server (default: 127.0.0.1:0, a free port)
+  delayserver get ADDR DELAY TEXT [...]  only the client: ask ADDR for TEXT after DELAY milliseconds
+  delayserver --help
+
+The server prints its address on its first line and serves until its standard input ends, or Ctrl-C.
+It answers `GET /DELAY/TEXT HTTP/1.1` with TEXT after DELAY (0 to 60000) milliseconds; try a browser,
+or `curl http://ADDR/1000/hello`. Whoever closes its connection has left, and gets no answer.
+
+A client takes any number of DELAY TEXT pairs, waits for all of them at once, and ends with 1 if one
+of them was not answered. Set NO_COLOR to get a plain timeline in a terminal too.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args[..] {
+        [] => demo(),
+        ["serve"] => serve("127.0.0.1:0"),
+        ["serve", "--addr", addr] => serve(addr),
+        ["get", addr, ref wishes @ ..] => match parse_wishes(wishes) {
+            Some(wishes) => get(addr, &wishes, false),
+            None => return usage(),
+        },
+        ["--help" | "-h" | "help"] => {
+            say(HELP);
+            return ExitCode::SUCCESS;
+        }
+        _ => return usage(),
+    };
+    result.unwrap_or_else(|why| {
+        eprintln!("delayserver: {why}");
+        ExitCode::FAILURE
+    })
+}
+
+fn usage() -> ExitCode {
+    eprint!("{HELP}");
+    ExitCode::from(2)
+}
+
+/// Pairs of a delay and a text, at least one.
+fn parse_wishes(args: &[&str]) -> Option<Vec<Wish>> {
+    let pairs = args.chunks(2).map(|pair| match pair {
+        [delay, text] => Some(Wish {
+            delay_ms: delay.parse().ok()?,
+            text: text.to_string(),
+        }),
+        _ => None,
+    });
+    pairs
+        .collect::<Option<Vec<_>>>()
+        .filter(|wishes| !wishes.is_empty())
+}
+
+fn demo() -> Result<ExitCode, String> {
+    let (addr, server) = start_server("127.0.0.1:0")?;
+    say(&format!(
+        "A delay server on {addr}, and ten requests with delays of 1000 to 100 ms:\n\n"
+    ));
+    let registrator = server.registrator();
+    let server = thread::spawn(|| server.run());
+
+    // The longest delay first: so the order of the events is not the order of the requests.
+    let wishes: Vec<Wish> = (1..=10)
+        .rev()
+        .map(|i| Wish {
+            delay_ms: i * 100,
+            text: format!("after-{}-ms", i * 100),
+        })
+        .collect();
+    let result = get(&addr, &wishes, true)?;
+
+    registrator
+        .close_loop()
+        .map_err(|error| error.to_string())?;
+    match server.join() {
+        Ok(Ok(())) => Ok(result),
+        Ok(Err(error)) => Err(format!("the server failed: {error}")),
+        Err(_) => Err("the server panicked".into()),
+    }
+}
+
+fn serve(addr: &str) -> Result<ExitCode, String> {
+    let (addr, server) = start_server(addr)?;
+    say(&format!("{addr}\nTry: curl http://{addr}/1000/hello\n"));
+    let registrator = server.registrator();
+    thread::spawn(move || {
+        // What is typed is of no interest, only the end of it. An error ends it, too.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        let _ = registrator.close_loop();
+    });
+    server.run().map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_server(addr: &str) -> Result<(String, Server), String> {
+    let listener =
+        TcpListener::bind(addr).map_err(|error| format!("cannot listen on {addr}: {error}"))?;
+    let addr = listener.local_addr().map_err(|error| error.to_string())?;
+    let server = Server::start(listener).map_err(|error| error.to_string())?;
+    Ok((addr.to_string(), server))
+}
+
+fn get(addr: &str, wishes: &[Wish], is_telling: bool) -> Result<ExitCode, String> {
+    let outcomes =
+        client::fetch(addr, wishes, is_telling).map_err(|error| format!("{addr}: {error}"))?;
+    let is_colored =
+        io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    say(&format!(
+        "\n{}",
+        timeline::draw(wishes, &outcomes, is_colored)
+    ));
+    match outcomes.iter().all(|outcome| outcome.answer.is_ok()) {
+        true => Ok(ExitCode::SUCCESS),
+        false => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// `print!` panics when nobody reads our output any more (`| head`).
+fn say(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}

@@ -1,0 +1,246 @@
+//! A server that answers `GET /{delay_ms}/{text}` with the text, after the delay. However many clients wait, one thread
+//! waits for them all: its `poll` sleeps until a client says something or the next delay is over, whichever comes first.
+
+use crate::http;
+use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{self, Shutdown, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A client that has not said what it wants by then is told so.
+const ASK_WITHIN: Duration = Duration::from_secs(10);
+/// A client that was answered and does not close the connection by then is left alone.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+pub struct Server {
+    poll: Poll,
+    clients: Arc<Mutex<Clients>>,
+}
+
+impl Server {
+    /// Accepts clients from now on; nobody is answered before [`run`](Server::run).
+    ///
+    /// minimio tells when a *stream* can be read, and knows no listeners. So accepting has a thread of its own, which
+    /// may as well block: it has nothing else to do. It ends with the program, for no call of `std` would wake it.
+    pub fn start(listener: TcpListener) -> io::Result<Server> {
+        let poll = Poll::new()?;
+        let clients = Arc::new(Mutex::new(Clients::new(poll.registrator())));
+        let newcomers = clients.clone();
+        thread::Builder::new()
+            .name("accept".into())
+            .spawn(move || accept(&listener, &newcomers))?;
+        Ok(Server { poll, clients })
+    }
+
+    pub fn registrator(&self) -> Registrator {
+        self.poll.registrator()
+    }
+
+    /// Serves until `close_loop`.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let timeout_ms = lock(&self.clients).sleep_ms();
+            match self.poll.poll(&mut events, Some(timeout_ms)) {
+                Ok(_) => (),
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            let mut clients = lock(&self.clients);
+            for event in &events {
+                clients.on_readable(event.id());
+            }
+            clients.on_time(Instant::now());
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, clients: &Mutex<Clients>) {
+    let mut is_failing = false;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                is_failing = false;
+                // Whoever cannot be let in is closed, and sees that.
+                let _ = lock(clients).admit(stream);
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => (),
+            Err(error) => {
+                // Most likely we are out of descriptors. The client waits in the system's queue, and we until one of
+                // the others has gone: trying again at once would only keep the processor busy.
+                if !is_failing {
+                    eprintln!("delayserver: cannot accept, and will try again: {error}");
+                }
+                is_failing = true;
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// What is known of everybody who is connected. Two threads use it: one lets them in, the other does the rest.
+struct Clients {
+    registrator: Registrator,
+    next_token: Token,
+    clients: HashMap<Token, Client>,
+    /// The same clients, in the order in which their time is up.
+    deadlines: BTreeSet<(Instant, Token)>,
+}
+
+impl Clients {
+    fn new(registrator: Registrator) -> Clients {
+        let (clients, deadlines) = (HashMap::new(), BTreeSet::new());
+        Clients {
+            registrator,
+            next_token: 0,
+            clients,
+            deadlines,
+        }
+    }
+
+    fn admit(&mut self, stream: net::TcpStream) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        let token = self.next_token;
+        self.next_token += 1;
+        let (stage, deadline) = (Stage::Asking(Vec::new()), Instant::now() + ASK_WITHIN);
+        self.put(
+            token,
+            Client {
+                stream: stream.into(),
+                stage,
+                deadline,
+            },
+        )
+    }
+
+    /// From here on the client is waited for. Also for one of whom we want no more: it may leave.
+    fn put(&mut self, token: Token, client: Client) -> io::Result<()> {
+        self.registrator
+            .register(&client.stream, token, Interests::READABLE)?;
+        self.deadlines.insert((client.deadline, token));
+        self.clients.insert(token, client);
+        Ok(())
+    }
+
+    /// Whoever is taken and not put back is forgotten: stream, registration, timer and all.
+    fn take(&mut self, token: Token) -> Option<Client> {
+        let client = self.clients.remove(&token)?;
+        self.deadlines.remove(&(client.deadline, token));
+        Some(client)
+    }
+
+    fn on_readable(&mut self, token: Token) {
+        // An event is a hint: the client may be gone since.
+        let Some(mut client) = self.take(token) else {
+            return;
+        };
+        if client.on_readable().is_ok() {
+            // If this fails, the loop is closed or the system out of memory, and the client gone with it.
+            let _ = self.put(token, client);
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        while let Some(&(_, token)) = self
+            .deadlines
+            .first()
+            .filter(|(deadline, _)| *deadline <= now)
+        {
+            if let Some(mut client) = self.take(token) {
+                if client.on_time().is_ok() {
+                    let _ = self.put(token, client);
+                }
+            }
+        }
+    }
+
+    /// Until the next deadline; but a client that is silent from the start wakes nobody when it comes, and must be seen
+    /// before its time to ask is up.
+    fn sleep_ms(&self) -> i32 {
+        let next = self
+            .deadlines
+            .first()
+            .map(|(deadline, _)| deadline.duration_since(Instant::now()));
+        let sleep = next.unwrap_or(ASK_WITHIN).min(ASK_WITHIN / 2);
+        sleep.as_nanos().div_ceil(1_000_000) as i32
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    stage: Stage,
+    deadline: Instant,
+}
+
+enum Stage {
+    /// So much of its request has come.
+    Asking(Vec<u8>),
+    /// It gets this text when its time is up.
+    Waiting(Vec<u8>),
+    /// It has its answer, and we wait until it closes the connection. If we closed first, while something it sent is
+    /// still unread, the system would reset the connection, and an answer that is still on its way would be lost.
+    Answered,
+}
+
+impl Client {
+    /// One read for each event: what is left will be told again, and nobody who sends fast keeps the others waiting.
+    /// An error says that the client is gone, or is to be.
+    fn on_readable(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => self.on_bytes(&buffer[..n]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn on_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // What comes after the request is read and dropped: only so do we see the client leave.
+        let Stage::Asking(received) = &mut self.stage else {
+            return Ok(());
+        };
+        received.extend_from_slice(bytes);
+        match http::parse(received) {
+            Ok(None) => Ok(()),
+            Ok(Some(request)) => {
+                self.deadline = Instant::now() + request.delay;
+                self.stage = Stage::Waiting(request.text);
+                Ok(())
+            }
+            Err(refusal) => self.refuse(refusal.status, &refusal.reason),
+        }
+    }
+
+    fn on_time(&mut self) -> io::Result<()> {
+        match &self.stage {
+            Stage::Asking(_) => self.refuse(
+                "408 Request Timeout",
+                "no whole request came within 10 seconds",
+            ),
+            Stage::Waiting(text) => self.answer(http::response("200 OK", text)),
+            Stage::Answered => Err(ErrorKind::TimedOut.into()),
+        }
+    }
+
+    fn refuse(&mut self, status: &str, reason: &str) -> io::Result<()> {
+        self.answer(http::response(status, format!("{reason}\n").as_bytes()))
+    }
+
+    /// minimio cannot wait until a stream can be *written* to. It need not, here: this is the first that we send, at most
+    /// some 8 KiB, and a send buffer has room for more. Where it has not, the client is given up.
+    fn answer(&mut self, response: Vec<u8>) -> io::Result<()> {
+        self.stage = Stage::Answered;
+        self.deadline = Instant::now() + CLOSE_WITHIN;
+        self.stream.write_all(&response)?;
+        self.stream.shutdown(Shutdown::Write)
+    }
+}
+
+/// A panic in one thread shall not become one in the other.
+fn lock(clients: &Mutex<Clients>) -> MutexGuard<'_, Clients> {
+    clients.lock().unwrap_or_else(PoisonError::into_inner)
+}

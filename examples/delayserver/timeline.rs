@@ -1,0 +1,78 @@
+//! Who waited when, as text.
+
+use crate::client::{Outcome, Wish};
+use std::fmt::Write;
+use std::time::Duration;
+
+const COLUMNS: usize = 32;
+
+/// A line for each request, and what they come to. In colour, if the terminal has any.
+pub fn draw(wishes: &[Wish], outcomes: &[Outcome], is_colored: bool) -> String {
+    let total = outcomes
+        .iter()
+        .map(|outcome| outcome.event)
+        .max()
+        .unwrap_or_default();
+    let end = format!("{} ms", total.as_millis());
+    let mut out = format!(
+        "{:>5}{:>9}{:>11}{:>11}{:>11} |0 ms{end:>width$}| answer\n",
+        "token",
+        "delay",
+        "registered",
+        "waited",
+        "event",
+        width = COLUMNS - 4
+    );
+    for (token, (wish, outcome)) in wishes.iter().zip(outcomes).enumerate() {
+        let _ = writeln!(
+            out,
+            "{token:>5}{:>9}{:>11}{:>11}{:>11} |{}| {}",
+            format!("{} ms", wish.delay_ms),
+            ms(outcome.registered),
+            ms(outcome.event.saturating_sub(outcome.registered)),
+            ms(outcome.event),
+            bar(outcome, total, is_colored),
+            in_one_line(&outcome.answer),
+        );
+    }
+    let asked: u64 = wishes.iter().map(|wish| u64::from(wish.delay_ms)).sum();
+    let _ = writeln!(
+        out,
+        "\nRequests: {}. Their delays: {asked} ms together. The one thread that waited for all of them: {}.",
+        wishes.len(),
+        ms(total),
+    );
+    out
+}
+
+/// Blank before it was registered, a bar while it waited, a mark where its event came.
+fn bar(outcome: &Outcome, total: Duration, is_colored: bool) -> String {
+    let column = |time: Duration| {
+        (time.as_nanos() * (COLUMNS as u128 - 1))
+            .checked_div(total.as_nanos())
+            .unwrap_or(0) as usize
+    };
+    let (from, to) = (column(outcome.registered), column(outcome.event));
+    let (before, during) = (" ".repeat(from.min(to)), to.saturating_sub(from));
+    let after = " ".repeat(COLUMNS - 1 - to);
+    match is_colored {
+        true => format!(
+            "{before}\x1b[36m{}\x1b[32m●\x1b[0m{after}",
+            "━".repeat(during)
+        ),
+        false => format!("{before}{}*{after}", "-".repeat(during)),
+    }
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
+
+/// What a server sent goes to a terminal: no control characters, and no more than fits.
+fn in_one_line(answer: &Result<String, String>) -> String {
+    let (Ok(text) | Err(text)) = answer;
+    text.chars()
+        .map(|char| if char.is_control() { '?' } else { char })
+        .take(60)
+        .collect()
+}
