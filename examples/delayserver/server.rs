@@ -6,7 +6,8 @@ use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{self, Shutdown, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,21 +18,20 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 pub struct Server {
     poll: Poll,
-    clients: Arc<Mutex<Clients>>,
+    clients: Clients,
 }
 
 impl Server {
-    /// Accepts clients from now on; nobody is answered before [`run`](Server::run).
-    ///
-    /// minimio tells when a *stream* can be read, and knows no listeners. So accepting has a thread of its own, which
-    /// may as well block: it has nothing else to do. It ends with the program, for no call of `std` would wake it.
+    /// Lets clients in from now on; they are served by [`run`](Server::run).
     pub fn start(listener: TcpListener) -> io::Result<Server> {
         let poll = Poll::new()?;
-        let clients = Arc::new(Mutex::new(Clients::new(poll.registrator())));
-        let newcomers = clients.clone();
-        thread::Builder::new()
-            .name("accept".into())
-            .spawn(move || accept(&listener, &newcomers))?;
+        let registrator = poll.registrator();
+        let (sender, newcomers) = channel();
+        let clients = Clients::new(poll.registrator(), newcomers);
+        // minimio tells when a *stream* can be read, and knows no listeners. So accepting has a thread of its own, that
+        // may as well block: it has nothing else to do. Nothing in `std` would wake it, so it ends with the program.
+        let accept = thread::Builder::new().name("accept".into());
+        accept.spawn(move || accept_clients(&listener, &registrator, &sender))?;
         Ok(Server { poll, clients })
     }
 
@@ -43,29 +43,43 @@ impl Server {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
-            let timeout_ms = lock(&self.clients).sleep_ms();
-            match self.poll.poll(&mut events, Some(timeout_ms)) {
+            match self.poll.poll(&mut events, Some(self.clients.sleep_ms())) {
                 Ok(_) => (),
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
                 Err(error) => return Err(error),
             }
-            let mut clients = lock(&self.clients);
+            self.clients.admit();
             for event in &events {
-                clients.on_readable(event.id());
+                self.clients.on_readable(event.id());
             }
-            clients.on_time(Instant::now());
+            self.clients.on_time(Instant::now());
         }
     }
 }
 
-fn accept(listener: &TcpListener, clients: &Mutex<Clients>) {
+fn accept_clients(
+    listener: &TcpListener,
+    registrator: &Registrator,
+    newcomers: &Sender<(Token, Client)>,
+) {
     let mut is_failing = false;
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
+    for token in 0.. {
+        let result = listener
+            .accept()
+            .and_then(|(stream, _)| Client::new(stream));
+        match result {
+            Ok(client) => {
                 is_failing = false;
-                // Whoever cannot be let in is closed, and sees that.
-                let _ = lock(clients).admit(stream);
+                // Into the channel first: where there is an event, there is a client.
+                let stream = client.stream.clone();
+                let sent = newcomers.send((token, client));
+                if sent.is_err()
+                    || registrator
+                        .register(&stream, token, Interests::READABLE)
+                        .is_err()
+                {
+                    return; // the loop is closed
+                }
             }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => (),
             Err(error) => {
@@ -81,48 +95,35 @@ fn accept(listener: &TcpListener, clients: &Mutex<Clients>) {
     }
 }
 
-/// What is known of everybody who is connected. Two threads use it: one lets them in, the other does the rest.
+/// Everybody who is connected.
 struct Clients {
     registrator: Registrator,
-    next_token: Token,
+    newcomers: Receiver<(Token, Client)>,
     clients: HashMap<Token, Client>,
-    /// The same clients, in the order in which their time is up.
+    /// The same, in the order in which their time is up.
     deadlines: BTreeSet<(Instant, Token)>,
 }
 
 impl Clients {
-    fn new(registrator: Registrator) -> Clients {
+    fn new(registrator: Registrator, newcomers: Receiver<(Token, Client)>) -> Clients {
         let (clients, deadlines) = (HashMap::new(), BTreeSet::new());
         Clients {
             registrator,
-            next_token: 0,
+            newcomers,
             clients,
             deadlines,
         }
     }
 
-    fn admit(&mut self, stream: net::TcpStream) -> io::Result<()> {
-        stream.set_nonblocking(true)?;
-        let token = self.next_token;
-        self.next_token += 1;
-        let (stage, deadline) = (Stage::Asking(Vec::new()), Instant::now() + ASK_WITHIN);
-        self.put(
-            token,
-            Client {
-                stream: stream.into(),
-                stage,
-                deadline,
-            },
-        )
+    fn admit(&mut self) {
+        while let Ok((token, client)) = self.newcomers.try_recv() {
+            self.put(token, client);
+        }
     }
 
-    /// From here on the client is waited for. Also for one of whom we want no more: it may leave.
-    fn put(&mut self, token: Token, client: Client) -> io::Result<()> {
-        self.registrator
-            .register(&client.stream, token, Interests::READABLE)?;
+    fn put(&mut self, token: Token, client: Client) {
         self.deadlines.insert((client.deadline, token));
         self.clients.insert(token, client);
-        Ok(())
     }
 
     /// Whoever is taken and not put back is forgotten: stream, registration, timer and all.
@@ -133,26 +134,30 @@ impl Clients {
     }
 
     fn on_readable(&mut self, token: Token) {
-        // An event is a hint: the client may be gone since.
+        // An event is a hint: this client may have been forgotten since.
         let Some(mut client) = self.take(token) else {
             return;
         };
-        if client.on_readable().is_ok() {
-            // If this fails, the loop is closed or the system out of memory, and the client gone with it.
-            let _ = self.put(token, client);
+        // Registered again even if we want no more of it, for it may leave.
+        let result = client.on_readable().and_then(|()| {
+            self.registrator
+                .register(&client.stream, token, Interests::READABLE)
+        });
+        if result.is_ok() {
+            self.put(token, client);
         }
     }
 
     fn on_time(&mut self, now: Instant) {
-        while let Some(&(_, token)) = self
-            .deadlines
-            .first()
-            .filter(|(deadline, _)| *deadline <= now)
-        {
-            if let Some(mut client) = self.take(token) {
-                if client.on_time().is_ok() {
-                    let _ = self.put(token, client);
-                }
+        while let Some(&(deadline, token)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            let Some(mut client) = self.take(token) else {
+                break;
+            };
+            if client.on_time().is_ok() {
+                self.put(token, client);
             }
         }
     }
@@ -170,7 +175,8 @@ impl Clients {
 }
 
 struct Client {
-    stream: TcpStream,
+    /// Shared, for a moment, with the thread that registers it first.
+    stream: Arc<TcpStream>,
     stage: Stage,
     deadline: Instant,
 }
@@ -186,11 +192,21 @@ enum Stage {
 }
 
 impl Client {
+    fn new(stream: net::TcpStream) -> io::Result<Client> {
+        stream.set_nonblocking(true)?;
+        let (stage, deadline) = (Stage::Asking(Vec::new()), Instant::now() + ASK_WITHIN);
+        Ok(Client {
+            stream: Arc::new(stream.into()),
+            stage,
+            deadline,
+        })
+    }
+
     /// One read for each event: what is left will be told again, and nobody who sends fast keeps the others waiting.
     /// An error says that the client is gone, or is to be.
     fn on_readable(&mut self) -> io::Result<()> {
         let mut buffer = [0; 4096];
-        match self.stream.read(&mut buffer) {
+        match (&*self.stream).read(&mut buffer) {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(n) => self.on_bytes(&buffer[..n]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
@@ -235,12 +251,7 @@ impl Client {
     fn answer(&mut self, response: Vec<u8>) -> io::Result<()> {
         self.stage = Stage::Answered;
         self.deadline = Instant::now() + CLOSE_WITHIN;
-        self.stream.write_all(&response)?;
+        (&*self.stream).write_all(&response)?;
         self.stream.shutdown(Shutdown::Write)
     }
-}
-
-/// A panic in one thread shall not become one in the other.
-fn lock(clients: &Mutex<Clients>) -> MutexGuard<'_, Clients> {
-    clients.lock().unwrap_or_else(PoisonError::into_inner)
 }
