@@ -1,0 +1,163 @@
+//! The example's program, as its users see it.
+
+use super::PATIENCE;
+use std::env::{self, consts::EXE_SUFFIX};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+
+/// The program that `cargo test` has built beside this one. Where it is for another processor, the variable
+/// `DELAYSERVER_RUNNER` names the emulator that runs it.
+pub fn command(args: &[&str]) -> Command {
+    let tests = env::current_exe().expect("current_exe");
+    let folder = tests.ancestors().nth(2).expect("the folder above `deps`");
+    let program = folder.join(format!("examples/delayserver{EXE_SUFFIX}"));
+    assert!(
+        program.exists(),
+        "not there: build it by `cargo build --example delayserver`"
+    );
+    let mut words = match env::var("DELAYSERVER_RUNNER") {
+        Ok(runner) => runner.split_whitespace().map(Into::into).collect(),
+        Err(_) => Vec::new(),
+    };
+    words.push(program.into_os_string());
+    words.extend(args.iter().map(Into::into));
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+pub fn run(args: &[&str]) -> Output {
+    command(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("delayserver")
+}
+
+pub fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("UTF-8")
+}
+
+pub fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("UTF-8")
+}
+
+/// A `delayserver serve` that is killed when the test is over.
+pub struct Server {
+    pub child: Child,
+    pub addr: SocketAddr,
+    stdin: Option<ChildStdin>,
+}
+
+impl Server {
+    pub fn start() -> Server {
+        Server::start_by(command(&["serve"]))
+    }
+
+    pub fn start_by(mut command: Command) -> Server {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("delayserver serve");
+        let stdin = child.stdin.take();
+        let mut first_line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
+        stdout.read_line(&mut first_line).expect("its first line");
+        let addr = first_line.trim().parse().expect("its address");
+        Server { child, addr, stdin }
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.addr).expect("connect");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("set_read_timeout");
+        stream
+    }
+
+    pub fn ask(&self, delay_ms: u32, text: &str) -> TcpStream {
+        let mut stream = self.connect();
+        stream
+            .write_all(get(delay_ms, text).as_bytes())
+            .expect("write");
+        stream
+    }
+
+    /// Sends this, says that there is no more to come (unless that would be taken for leaving), and reads the answer.
+    pub fn answer_to(&self, request: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        // The server may answer, and stop listening, before it was sent everything.
+        let _ = stream.write_all(request);
+        Answer::read(stream)
+    }
+
+    /// Ends its standard input, and waits for it to end.
+    pub fn stop(&mut self) -> ExitStatus {
+        drop(self.stdin.take());
+        self.child.wait().expect("wait")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn get(delay_ms: u32, text: &str) -> String {
+    format!("GET /{delay_ms}/{text} HTTP/1.1\r\nHost: test\r\n\r\n")
+}
+
+/// A response that came whole, up to the end of the stream.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn read(mut stream: TcpStream) -> Answer {
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("an answer");
+        let (head, body) = response
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("no head: {response:?}"));
+        let (status_line, fields) = head.split_once("\r\n").expect("header fields");
+        let status = status_line.strip_prefix("HTTP/1.1 ").expect("HTTP/1.1")[..3]
+            .parse()
+            .expect("a status");
+        let length: usize = fields
+            .lines()
+            .find_map(|field| field.strip_prefix("Content-Length: "))
+            .expect("Content-Length")
+            .parse()
+            .expect("a length");
+        assert_eq!(length, body.len(), "{response:?}");
+        assert!(
+            fields.lines().any(|field| field == "Connection: close"),
+            "{response:?}"
+        );
+        Answer {
+            status,
+            head: head.into(),
+            body: body.into(),
+        }
+    }
+
+    pub fn is(&self, status: u16, body: &str) -> bool {
+        self.status == status && self.body == body
+    }
+}
+
+/// What comes until the server closes the connection, or resets it.
+pub fn rest(mut stream: TcpStream) -> Vec<u8> {
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut rest = Vec::new();
+    match stream.read_to_end(&mut rest) {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
+        _ => rest,
+    }
+}

@@ -1,0 +1,139 @@
+//! What the tests share.
+//!
+//! A test waits for what it expects, never for the clock to reach a time at which that should have happened. Where it
+//! waits in vain it fails, once its patience is at an end.
+#![allow(dead_code)] // each test file is a program of its own, and none of them uses everything
+
+pub mod delayserver;
+pub mod os;
+
+use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
+use std::io::Write;
+use std::net::{self, SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection: the end that is tested, and the peer's.
+pub fn pair() -> (TcpStream, net::TcpStream) {
+    let (near, far) = std_pair();
+    (near.into(), far)
+}
+
+pub fn std_pair() -> (net::TcpStream, net::TcpStream) {
+    let (listener, addr) = listen();
+    let near = net::TcpStream::connect(addr).expect("connect");
+    let (far, _) = listener.accept().expect("accept");
+    far.set_nodelay(true).expect("set_nodelay");
+    (near, far)
+}
+
+pub fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let addr = listener.local_addr().expect("local_addr");
+    (listener, addr)
+}
+
+/// A connection with a byte to read.
+pub fn readable_pair() -> (TcpStream, net::TcpStream) {
+    let (near, mut far) = pair();
+    far.write_all(b"!").expect("write");
+    wait_for_data(&near);
+    (near, far)
+}
+
+/// Returns when the stream has something to read: on loopback too, that may be later than the peer's `write`.
+pub fn wait_for_data(stream: &TcpStream) {
+    let looker = net::TcpStream::from(os::duplicate(stream));
+    looker.peek(&mut [0]).expect("peek");
+}
+
+/// An event loop and what it takes to say "exactly these events".
+pub struct Loop {
+    pub poll: Poll,
+    pub registrator: Registrator,
+    pub events: Events,
+    fence: (TcpStream, net::TcpStream),
+}
+
+/// No test registers anything else with this token.
+const FENCE: Token = 0xFE9CE;
+
+impl Loop {
+    pub fn new() -> Loop {
+        Loop::with_capacity(1024)
+    }
+
+    pub fn with_capacity(capacity: usize) -> Loop {
+        let poll = Poll::new().expect("Poll::new");
+        let registrator = poll.registrator();
+        let events = Events::with_capacity(capacity);
+        Loop {
+            poll,
+            registrator,
+            events,
+            fence: readable_pair(),
+        }
+    }
+
+    pub fn register(&self, stream: &TcpStream, token: Token) {
+        self.registrator
+            .register(stream, token, Interests::READABLE)
+            .expect("register");
+    }
+
+    /// The tokens of the next events, at least one.
+    pub fn wait(&mut self) -> Vec<Token> {
+        let n = self
+            .poll
+            .poll(&mut self.events, Some(PATIENCE.as_millis() as i32))
+            .expect("poll");
+        assert!(n > 0, "no event came within {PATIENCE:?}");
+        assert_eq!(n, self.events.len());
+        self.events.iter().map(|event| event.id()).collect()
+    }
+
+    /// Waits for these events, in any order. That no other comes is shown by a stream that was readable all the time
+    /// and is registered after them: its event is the next, and the last.
+    #[track_caller]
+    pub fn expect(&mut self, tokens: &[Token]) {
+        let mut came = Vec::new();
+        while came.len() < tokens.len() {
+            came.extend(self.wait());
+        }
+        self.register(&self.fence.0, FENCE);
+        while !came.contains(&FENCE) {
+            came.extend(self.wait());
+        }
+        came.retain(|&token| token != FENCE);
+        let mut tokens = tokens.to_vec();
+        tokens.sort();
+        came.sort();
+        assert_eq!(
+            came, tokens,
+            "the events that came, and those that should have come"
+        );
+    }
+
+    #[track_caller]
+    pub fn expect_none(&mut self) {
+        self.expect(&[]);
+    }
+}
+
+/// Runs what might never return. If so, the test fails (and leaves the thread behind).
+#[track_caller]
+pub fn within_patience<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    let thread = thread::spawn(move || sender.send(job()));
+    match receiver.recv_timeout(PATIENCE) {
+        Ok(result) => result,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("not done after {PATIENCE:?}"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(_) => unreachable!("the job has sent its result, or panicked"),
+        },
+    }
+}

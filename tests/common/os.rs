@@ -1,0 +1,144 @@
+//! What the tests need of the operating system, and `std` does not offer.
+
+use minimio::TcpStream;
+
+#[cfg(unix)]
+pub use unix::*;
+#[cfg(windows)]
+pub use windows::*;
+
+#[cfg(unix)]
+mod unix {
+    use super::TcpStream;
+    use std::ffi::c_int;
+    use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+    use std::os::unix::thread::JoinHandleExt;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::thread::JoinHandle;
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    type RlimT = std::ffi::c_ulong;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    type RlimT = u64;
+
+    #[repr(C)]
+    #[derive(Debug)]
+    struct Rlimit {
+        cur: RlimT,
+        max: RlimT,
+    }
+
+    const RLIMIT_NOFILE: c_int = if cfg!(any(target_os = "linux", target_os = "android")) {
+        7
+    } else {
+        8
+    };
+    const F_GETFD: c_int = 1;
+    const SIGALRM: c_int = 14;
+    const ESRCH: c_int = 3;
+
+    unsafe extern "C" {
+        fn fcntl(fd: c_int, cmd: c_int, ...) -> c_int;
+        fn getrlimit(resource: c_int, limit: *mut Rlimit) -> c_int;
+        fn setrlimit(resource: c_int, limit: *const Rlimit) -> c_int;
+        fn signal(signum: c_int, handler: extern "C" fn(c_int)) -> usize;
+        fn pthread_kill(thread: std::os::unix::thread::RawPthread, signum: c_int) -> c_int;
+    }
+
+    pub fn duplicate(stream: &TcpStream) -> OwnedFd {
+        stream.as_fd().try_clone_to_owned().expect("dup")
+    }
+
+    /// The number by which the system knows the stream. It will be given to another one when this one is closed.
+    pub fn number(stream: &TcpStream) -> usize {
+        stream.as_raw_fd() as usize
+    }
+
+    pub fn count_open_handles() -> usize {
+        // SAFETY: takes no pointer, and only reads a flag of a descriptor that need not exist.
+        (0..8192)
+            .filter(|&fd| unsafe { fcntl(fd, F_GETFD) } != -1)
+            .count()
+    }
+
+    /// Many systems allow a process a thousand descriptors, some a quarter of that, unless it asks.
+    pub fn allow_open_handles(count: usize) {
+        let mut limit = Rlimit { cur: 0, max: 0 };
+        // SAFETY: both calls use `limit` only until they return.
+        unsafe {
+            assert_eq!(getrlimit(RLIMIT_NOFILE, &mut limit), 0, "getrlimit");
+            if limit.cur < count as RlimT {
+                limit.cur = count as RlimT;
+                let asked = setrlimit(RLIMIT_NOFILE, &limit);
+                assert_eq!(
+                    asked, 0,
+                    "this test needs {count} descriptors; the limits are {limit:?}"
+                );
+            }
+        }
+    }
+
+    static INTERRUPTIONS: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count_interruption(_: c_int) {
+        INTERRUPTIONS.fetch_add(1, SeqCst);
+    }
+
+    /// Interrupts whatever system call the thread is in, by a signal. Returns how often one has arrived so far.
+    pub fn interrupt<T>(thread: &JoinHandle<T>) -> usize {
+        // SAFETY: the handler does nothing that a handler may not do, and the thread's handle keeps its id valid.
+        unsafe {
+            signal(SIGALRM, count_interruption);
+            assert_eq!(
+                pthread_kill(thread.as_pthread_t(), SIGALRM),
+                0,
+                "pthread_kill"
+            );
+        }
+        INTERRUPTIONS.load(SeqCst)
+    }
+}
+
+#[cfg(windows)]
+mod windows {
+    use super::TcpStream;
+    use std::ffi::c_void;
+    use std::os::windows::io::{AsRawSocket, AsSocket, OwnedSocket};
+    use std::thread::JoinHandle;
+
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn GetCurrentProcess() -> *mut c_void;
+        fn GetProcessHandleCount(process: *mut c_void, count: *mut u32) -> i32;
+    }
+
+    pub fn duplicate(stream: &TcpStream) -> OwnedSocket {
+        stream
+            .as_socket()
+            .try_clone_to_owned()
+            .expect("WSADuplicateSocket")
+    }
+
+    /// The number by which the system knows the stream. It will be given to another one when this one is closed.
+    pub fn number(stream: &TcpStream) -> usize {
+        stream.as_raw_socket() as usize
+    }
+
+    pub fn count_open_handles() -> usize {
+        let mut count = 0;
+        // SAFETY: the pseudo handle needs no closing, and `count` is written before the call returns.
+        assert_ne!(
+            unsafe { GetProcessHandleCount(GetCurrentProcess(), &mut count) },
+            0
+        );
+        count as usize
+    }
+
+    /// Windows has no limit that a test would meet.
+    pub fn allow_open_handles(_: usize) {}
+
+    /// Windows has no signals, and nothing else interrupts a wait from outside.
+    pub fn interrupt<T>(_: &JoinHandle<T>) -> usize {
+        usize::MAX
+    }
+}

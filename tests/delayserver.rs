@@ -1,0 +1,448 @@
+//! The example's program as a black box: what it prints, what it answers, what it does not mind.
+
+mod common;
+
+use common::delayserver::{Answer, Server, command, get, rest, run, stderr, stdout};
+use std::io::{ErrorKind, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// A line of the timeline: delay, registered, waited, event (all in ms), and the answer.
+fn parse_line(line: &str) -> Option<(u64, f64, f64, f64, String)> {
+    let (figures, answer) = line.rsplit_once("| ")?;
+    let mut words = figures.split('|').next()?.split_whitespace();
+    words.next()?.parse::<usize>().ok()?;
+    let mut figure = || {
+        let figure = words.next()?;
+        (words.next()? == "ms").then_some(figure)
+    };
+    Some((
+        figure()?.parse().ok()?,
+        figure()?.parse().ok()?,
+        figure()?.parse().ok()?,
+        figure()?.parse().ok()?,
+        answer.into(),
+    ))
+}
+
+#[test]
+fn the_main_job_tells_the_books_story() {
+    let output = run(&[]);
+    let stdout = stdout(&output);
+    assert!(output.status.success(), "{stdout}\n{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+    assert!(stdout.contains("Waiting! Poll {"), "{stdout}");
+    for token in 0..10 {
+        assert_eq!(
+            stdout.matches(&format!("Event {token}: ")).count(),
+            1,
+            "{stdout}"
+        );
+    }
+    assert!(
+        !stdout.contains('\x1b'),
+        "no colours where there is no terminal"
+    );
+
+    let lines: Vec<_> = stdout.lines().filter_map(parse_line).collect();
+    let mut delays: Vec<_> = lines.iter().map(|line| line.0).collect();
+    delays.sort();
+    assert_eq!(
+        delays,
+        [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000],
+        "{stdout}"
+    );
+    for (delay, registered, waited, event, answer) in &lines {
+        assert_eq!(answer, &format!("after-{delay}-ms"));
+        // It was sent a moment before it was registered; the figures are rounded.
+        assert!(event >= &(*delay as f64), "{stdout}");
+        assert!((registered + waited - event).abs() < 0.2, "{stdout}");
+    }
+    // One after the other they would have taken as long as all of them together.
+    let together: f64 = lines.iter().map(|line| line.2).sum();
+    let last = lines.iter().map(|line| line.3).fold(0.0, f64::max);
+    assert!(last < together, "{stdout}");
+}
+
+#[test]
+fn get_asks_any_server() {
+    let server = Server::start();
+    let addr = server.addr.to_string();
+    let output = run(&[
+        "get",
+        &addr,
+        "30",
+        "plain",
+        "10",
+        "with space/and ünicode?&%",
+        "0",
+        "now",
+    ]);
+    let lines: Vec<_> = stdout(&output).lines().filter_map(parse_line).collect();
+    let answers: Vec<_> = lines.iter().map(|line| (line.0, line.4.as_str())).collect();
+    assert_eq!(
+        answers,
+        [(30, "plain"), (10, "with space/and ünicode?&%"), (0, "now")]
+    );
+    assert!(output.status.success());
+}
+
+#[test]
+fn get_says_when_an_answer_is_none() {
+    let server = Server::start();
+    let output = run(&[
+        "get",
+        &server.addr.to_string(),
+        "60001",
+        "late",
+        "1",
+        "fine",
+    ]);
+    let lines: Vec<_> = stdout(&output).lines().filter_map(parse_line).collect();
+    assert!(lines[0].4.starts_with("400 Bad Request"), "{lines:?}");
+    assert_eq!(lines[1].4, "fine");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_wrong_command_line_shows_the_right_one() {
+    let wrong: &[&[&str]] = &[
+        &["bogus"],
+        &["serve", "--addr"],
+        &["serve", "--port", "1"],
+        &["serve", "127.0.0.1:0"],
+        &["get"],
+        &["get", "127.0.0.1:1"],
+        &["get", "127.0.0.1:1", "100"],
+        &["get", "127.0.0.1:1", "100", "a", "200"],
+        &["get", "127.0.0.1:1", "soon", "a"],
+        &["get", "127.0.0.1:1", "-1", "a"],
+        &["--help", "me"],
+    ];
+    for args in wrong {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains("Usage:"), "{args:?}");
+        assert_eq!(stdout(&output), "", "{args:?}");
+    }
+}
+
+#[test]
+fn help_helps() {
+    for flag in ["--help", "-h"] {
+        let output = run(&[flag]);
+        assert!(output.status.success());
+        for word in ["Usage:", "serve", "get", "curl", "60000", "NO_COLOR"] {
+            assert!(stdout(&output).contains(word), "{word}");
+        }
+    }
+}
+
+#[test]
+fn what_goes_wrong_at_the_start_is_said_in_one_line() {
+    let server = Server::start();
+    let addr = server.addr.to_string();
+    let (listener, nobody) = common::listen();
+    drop(listener);
+    let nobody = nobody.to_string();
+    let cases: [&[&str]; 4] = [
+        &["serve", "--addr", &addr],
+        &["serve", "--addr", "not an address"],
+        &["get", &nobody, "1", "x"],
+        &["get", "not an address", "1", "x"],
+    ];
+    for args in cases {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert_eq!(stdout(&output), "", "{args:?}");
+        assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+        assert!(
+            stderr(&output).starts_with("delayserver: "),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn serve_stops_when_its_input_ends() {
+    let mut server = Server::start();
+    let waiting = server.ask(60_000, "never");
+    let _silent = server.connect();
+    assert!(server.answer_to(get(0, "x").as_bytes()).is(200, "x"));
+    assert!(server.stop().success());
+    assert_eq!(rest(waiting), b"");
+}
+
+#[test]
+fn serve_listens_where_it_is_told_to() {
+    let (listener, addr) = common::listen();
+    drop(listener);
+    let server = Server::start_by(command(&["serve", "--addr", &addr.to_string()]));
+    assert_eq!(server.addr, addr);
+    assert!(server.answer_to(get(0, "here").as_bytes()).is(200, "here"));
+}
+
+#[test]
+fn an_answer_comes_after_its_delay_and_not_before() {
+    let server = Server::start();
+    for delay in [0, 1, 7, 50, 300] {
+        let asked = Instant::now();
+        let answer = server.answer_to(get(delay, "text").as_bytes());
+        assert!(asked.elapsed() >= Duration::from_millis(delay.into()));
+        assert!(answer.is(200, "text"), "{answer:?}");
+    }
+}
+
+#[test]
+fn the_text_may_be_any() {
+    let server = Server::start();
+    let long = "x".repeat(8000);
+    for (sent, received) in [
+        ("", ""),
+        ("a/b//c/", "a/b//c/"),
+        ("a?b=c&d#e", "a?b=c&d#e"),
+        ("%41%2f%2F%20%25+", "A// %+"),
+        ("h%C3%A9", "hé"),
+        ("hé", "hé"),
+        (&long, &long),
+    ] {
+        let answer = server.answer_to(get(0, sent).as_bytes());
+        assert!(answer.is(200, received), "{sent}: {answer:?}");
+    }
+}
+
+#[test]
+fn whoever_asks_wrong_is_told_why_and_hurts_nobody() {
+    let server = Server::start();
+    let waiting = server.ask(1000, "undisturbed");
+    let huge_field = format!("GET /1/x HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(8192));
+    let huge_line = format!("GET /1/{} HTTP/1.1\r\n\r\n", "x".repeat(9000));
+    let endless = "GET /1/x HTTP/1.1\r\n".to_string() + &"X: y\r\n".repeat(12_000);
+    let garbage: Vec<u8> = (0..65_536).map(|at| b'!' + (at % 90) as u8).collect();
+    let delay = "the delay must be a whole number of milliseconds, 60000 at most\n";
+    let path = "unknown path: ask for /DELAY_MS/TEXT\n";
+    let not_http = "this is not an HTTP/1.1 request\n";
+    let head = "the request's head is longer than 8192 bytes\n";
+    let method = "this server only knows GET\n";
+    let percent = "in the text, % must come with two hexadecimal digits\n";
+    let cases: &[(&[u8], u16, &str)] = &[
+        (b"hello\r\n\r\n", 400, not_http),
+        (b"\r\n\r\n", 400, not_http),
+        (b"\n", 400, not_http),
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            400,
+            not_http,
+        ),
+        (b"\0", 400, not_http),
+        (b"GET /1/x\r\n\r\n", 400, not_http),
+        (b"GET /1/x HTTP/2.0\r\n\r\n", 400, not_http),
+        (b"GET /1/x http/1.1\r\n\r\n", 400, not_http),
+        (b"GET  /1/x HTTP/1.1\r\n\r\n", 400, not_http),
+        (b"GET /1/x y HTTP/1.1\r\n\r\n", 400, not_http),
+        (b"G@T /1/x HTTP/1.1\r\n\r\n", 400, not_http),
+        (b" /1/x HTTP/1.1\r\n\r\n", 400, not_http),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, path),
+        (b"GET /1 HTTP/1.1\r\n\r\n", 400, path),
+        (b"GET 1/x HTTP/1.1\r\n\r\n", 400, path),
+        (b"GET /favicon.ico HTTP/1.1\r\n\r\n", 400, path),
+        (b"GET //x HTTP/1.1\r\n\r\n", 400, delay),
+        (b"GET /soon/x HTTP/1.1\r\n\r\n", 400, delay),
+        (b"GET /1.5/x HTTP/1.1\r\n\r\n", 400, delay),
+        (b"GET /-1/x HTTP/1.1\r\n\r\n", 400, delay),
+        (b"GET /+1/x HTTP/1.1\r\n\r\n", 400, delay),
+        (b"GET /60001/x HTTP/1.1\r\n\r\n", 400, delay),
+        (b"GET /4294967296/x HTTP/1.1\r\n\r\n", 400, delay),
+        (
+            b"GET /99999999999999999999999/x HTTP/1.1\r\n\r\n",
+            400,
+            delay,
+        ),
+        (b"GET /\xff/x HTTP/1.1\r\n\r\n", 400, delay),
+        (b"GET /1/% HTTP/1.1\r\n\r\n", 400, percent),
+        (b"GET /1/%4 HTTP/1.1\r\n\r\n", 400, percent),
+        (b"GET /1/%xy HTTP/1.1\r\n\r\n", 400, percent),
+        (
+            b"POST /1/x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+            405,
+            method,
+        ),
+        (b"HEAD /1/x HTTP/1.1\r\n\r\n", 405, method),
+        (b"get /1/x HTTP/1.1\r\n\r\n", 405, method),
+        (b"DELETE / HTTP/1.1\r\n", 405, method), // without the rest of the head: it would change nothing
+        (huge_field.as_bytes(), 431, head),
+        (huge_line.as_bytes(), 431, head),
+        (endless.as_bytes(), 431, head),
+        (&garbage, 431, head),
+    ];
+    for (request, status, reason) in cases {
+        let answer = server.answer_to(request);
+        assert!(
+            answer.is(*status, reason),
+            "{} got {answer:?}",
+            String::from_utf8_lossy(&request[..request.len().min(60)])
+        );
+        assert_eq!(answer.head.contains("\r\nAllow: GET\r\n"), *status == 405);
+    }
+    assert!(Answer::read(waiting).is(200, "undisturbed"));
+}
+
+#[test]
+fn what_may_be_written_in_other_ways_is_understood() {
+    let server = Server::start();
+    let full = "GET /0/x HTTP/1.1\r\nX: ".to_string();
+    let full = format!("{full}{}\r\n\r\n", "y".repeat(8192 - 4 - full.len()));
+    assert_eq!(full.len(), 8192);
+    for request in [
+        "GET /0/x HTTP/1.0\r\n\r\n",
+        "GET /0/x HTTP/1.1\n\n",
+        "GET /0000/x HTTP/1.1\r\n\r\n",
+        "GET /0/x HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\n\r\nand what nobody asked for",
+        &full,
+    ] {
+        let answer = server.answer_to(request.as_bytes());
+        assert!(answer.is(200, "x"), "{request}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_head_may_come_byte_by_byte() {
+    let server = Server::start();
+    let mut stream = server.connect();
+    stream.set_nodelay(true).unwrap();
+    for byte in get(10, "slow").bytes() {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert!(Answer::read(stream).is(200, "slow"));
+}
+
+#[test]
+fn a_head_that_does_not_end_is_answered_after_ten_seconds() {
+    let server = Server::start();
+    let connected = Instant::now();
+    let silent = server.connect();
+    let mut slow = server.connect();
+    slow.write_all(b"GET /1/x HTTP/1.1\r\n").unwrap();
+    for stream in [silent, slow] {
+        let answer = Answer::read(stream);
+        assert!(
+            answer.is(408, "no whole request came within 10 seconds\n"),
+            "{answer:?}"
+        );
+        // The server's clock started when it accepted us: on its side of the connection, that may be a moment earlier.
+        assert!(connected.elapsed() > Duration::from_secs(9));
+    }
+}
+
+#[test]
+fn whoever_leaves_is_forgotten_at_once() {
+    let server = Server::start();
+    // With an end of the stream, at any stage: the connection is closed, and nothing is answered.
+    for request in ["", "GET /6", "GET /60000/x HTTP/1.1\r\n", &get(60_000, "x")] {
+        let mut stream = server.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        assert_eq!(rest(stream), b"", "{request:?}");
+    }
+    // All at once, and with what they sent too much still unread.
+    let many: Vec<_> = (0..200)
+        .map(|at| server.ask(60_000, &format!("{at}")))
+        .collect();
+    for mut stream in many {
+        let _ = stream.write_all(&[b'x'; 1000]);
+    }
+    assert!(
+        server
+            .answer_to(get(1, "here").as_bytes())
+            .is(200, "here")
+    );
+}
+
+/// What a client says while it waits is not listened to; but nor is it kept from hearing its answer.
+#[test]
+fn a_talkative_client_is_answered_all_the_same() {
+    let server = Server::start();
+    let mut stream = server.ask(200, "quiet");
+    for _ in 0..64 {
+        stream.write_all(&[b'x'; 1024]).unwrap();
+    }
+    assert!(Answer::read(stream).is(200, "quiet"));
+}
+
+#[test]
+fn two_thousand_wait_at_once() {
+    const CLIENTS: usize = 2000;
+    common::os::allow_open_handles(CLIENTS + 100);
+    let server = Server::start();
+    let before = Usage::of(&server);
+    let mut waiting = Vec::new();
+    for at in 0..CLIENTS {
+        waiting.push(server.ask(10_000, &format!("{at}")));
+        if at % 100 == 0 {
+            // When this one is answered, the server has kept up: its queue of connections is short.
+            assert!(
+                server
+                    .answer_to(get(0, "quick").as_bytes())
+                    .is(200, "quick")
+            );
+        }
+    }
+    waiting[0].set_nonblocking(true).unwrap();
+    assert_eq!(
+        waiting[0].peek(&mut [0]).unwrap_err().kind(),
+        ErrorKind::WouldBlock,
+        "too slow: the first is answered"
+    );
+    waiting[0].set_nonblocking(false).unwrap();
+    assert!(
+        server
+            .answer_to(get(0, "quick").as_bytes())
+            .is(200, "quick")
+    );
+    if let (Some(before), Some(now)) = (before, Usage::of(&server)) {
+        assert!(now.threads <= 3, "{} threads", now.threads);
+        let each = now.memory.saturating_sub(before.memory) / CLIENTS;
+        assert!(each < 10 * 1024, "{each} bytes for each client");
+    }
+    for (at, stream) in waiting.into_iter().enumerate() {
+        let answer = Answer::read(stream);
+        assert!(answer.is(200, &at.to_string()), "{at}: {answer:?}");
+    }
+}
+
+/// As Linux tells; elsewhere we do not know.
+struct Usage {
+    threads: usize,
+    memory: usize,
+}
+
+impl Usage {
+    fn of(server: &Server) -> Option<Usage> {
+        if std::env::var_os("DELAYSERVER_RUNNER").is_some() {
+            return None; // it would be the emulator's
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).ok()?;
+        let figure = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<usize>().ok()
+        };
+        Some(Usage {
+            threads: figure("Threads:")?,
+            memory: figure("VmRSS:")? * 1024,
+        })
+    }
+}
+
+#[test]
+fn nobody_need_read_what_it_prints() {
+    let mut child = command(&[])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(stderr(&output), "");
+    assert!(output.status.success());
+}

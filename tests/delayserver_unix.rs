@@ -1,0 +1,73 @@
+//! What only Unix has: a limit on descriptors that is soon reached, and signals.
+#![cfg(unix)]
+
+mod common;
+
+use common::delayserver::{Answer, Server, command, get, rest};
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+/// The program under a limit of so many descriptors.
+fn limited(descriptors: usize) -> Command {
+    let program = command(&["serve"]);
+    let mut shell = Command::new("sh");
+    shell
+        .arg("-c")
+        .arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""));
+    shell.arg(program.get_program()).args(program.get_args());
+    shell.stderr(Stdio::piped());
+    shell
+}
+
+#[test]
+fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
+    let mut server = Server::start_by(limited(32));
+    // More than there is room for. Those who are let in wait 300 ms; then others have their place.
+    let clients: Vec<_> = (0..80)
+        .map(|at| server.ask(300, &format!("{at}")))
+        .collect();
+    for (at, client) in clients.into_iter().enumerate() {
+        assert!(Answer::read(client).is(200, &at.to_string()));
+    }
+    // Those who leave make room at once, whatever time they have left.
+    for _ in 0..3 {
+        let clients: Vec<_> = (0..40).map(|_| server.ask(60_000, "never")).collect();
+        drop(clients);
+    }
+    assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
+
+    let mut stderr = server.child.stderr.take().unwrap();
+    assert!(server.stop().success());
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).unwrap();
+    assert!(said.contains("cannot accept, and will try again"), "{said}");
+    assert!(
+        said.lines()
+            .all(|line| line.starts_with("delayserver: cannot accept")),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_interrupt_from_the_keyboard_ends_it() {
+    let mut server = Server::start();
+    let waiting = server.ask(60_000, "never");
+    assert!(server.answer_to(get(0, "x").as_bytes()).is(200, "x"));
+    let pid = server.child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let status = server.child.wait().unwrap();
+    // By the signal itself, so that a shell knows, and stops its script too.
+    assert_eq!(status.signal(), Some(2), "{status}");
+    assert_eq!(rest(waiting), b"");
+    assert!(
+        std::net::TcpListener::bind(server.addr).is_ok(),
+        "the address is free again"
+    );
+}

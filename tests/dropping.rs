@@ -1,0 +1,288 @@
+//! Streams, registrators and the loop may go in any order. What is gone has no events, and nobody touches its number.
+
+mod common;
+
+use common::os::{duplicate, number};
+use common::{Loop, pair, readable_pair, within_patience};
+use minimio::{Events, Interests, Poll, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+
+/// How far a registration may have come when something is dropped.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Unregistered,
+    Waiting,
+    EventNotTaken,
+    EventTaken,
+    Read,
+}
+
+const STATES: [State; 5] = [
+    State::Unregistered,
+    State::Waiting,
+    State::EventNotTaken,
+    State::EventTaken,
+    State::Read,
+];
+
+fn stream_in(state: State, event_loop: &mut Loop) -> (TcpStream, net::TcpStream) {
+    let (mut stream, mut peer) = pair();
+    if !matches!(state, State::Unregistered) {
+        event_loop.register(&stream, 1);
+    }
+    if matches!(
+        state,
+        State::EventNotTaken | State::EventTaken | State::Read
+    ) {
+        peer.write_all(b"!").unwrap();
+    }
+    if matches!(state, State::EventTaken | State::Read) {
+        event_loop.expect(&[1]);
+    }
+    if matches!(state, State::Read) {
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    (stream, peer)
+}
+
+#[test]
+fn every_order_of_dropping_is_safe_in_every_state() {
+    for state in STATES {
+        for order in [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ] {
+            let mut event_loop = Loop::new();
+            let (stream, mut peer) = stream_in(state, &mut event_loop);
+            let Loop {
+                poll,
+                registrator,
+                events,
+                ..
+            } = event_loop;
+            let (mut poll, mut registrator, mut stream) =
+                (Some(poll), Some(registrator), Some(stream));
+            for step in order {
+                match step {
+                    0 => drop(poll.take()),
+                    1 => drop(registrator.take()),
+                    _ => drop(stream.take()),
+                }
+                // What is still there works, or says why not.
+                if let (Some(registrator), Some(stream)) = (&registrator, &stream) {
+                    let result = registrator.register(stream, 2, Interests::READABLE);
+                    assert_eq!(result.is_ok(), poll.is_some(), "{state:?}, {order:?}");
+                }
+                if let Some(poll) = &mut poll {
+                    let n = poll.poll(&mut Events::with_capacity(8), Some(0)).unwrap();
+                    assert!(
+                        n == 0 || stream.is_some(),
+                        "an event of a dropped stream: {state:?}, {order:?}"
+                    );
+                }
+                let _ = peer.write_all(b"?");
+            }
+            drop(events);
+        }
+    }
+}
+
+#[test]
+fn a_dropped_stream_has_no_event() {
+    for state in STATES {
+        let mut event_loop = Loop::new();
+        let (stream, mut peer) = stream_in(state, &mut event_loop);
+        drop(stream);
+        let _ = peer.write_all(b"!");
+        event_loop.expect_none();
+        drop(peer);
+        event_loop.expect_none();
+    }
+}
+
+/// Closing a descriptor ends what epoll watches only if it was the last one for that connection.
+#[test]
+fn a_dropped_stream_has_no_event_even_if_a_duplicate_lives_on() {
+    for state in STATES {
+        let mut event_loop = Loop::new();
+        let (stream, mut peer) = stream_in(state, &mut event_loop);
+        let duplicate = duplicate(&stream);
+        drop(stream);
+        peer.write_all(b"!").unwrap();
+        event_loop.expect_none();
+
+        // The connection is still there, and may be registered anew.
+        let mut again = TcpStream::from(net::TcpStream::from(duplicate));
+        if matches!(state, State::Unregistered) {
+            event_loop.register(&again, 3);
+            event_loop.expect(&[3]);
+        }
+        again.shutdown(net::Shutdown::Both).unwrap();
+        let _ = again.read(&mut [0; 8]);
+        event_loop.expect_none();
+    }
+}
+
+#[test]
+fn a_reused_number_has_no_strangers_event() {
+    for state in STATES {
+        let mut event_loop = Loop::new();
+        let (stream, _peer) = stream_in(state, &mut event_loop);
+        let (other, mut peer) = pair();
+        let old = number(&stream);
+        drop(stream);
+        // The system gives a number again as soon as it is free, most often to the next who asks.
+        let mut others = Vec::new();
+        let mut stranger = loop {
+            let stranger = TcpStream::from(net::TcpStream::from(duplicate(&other)));
+            if number(&stranger) == old {
+                break stranger;
+            }
+            others.push(stranger);
+            assert!(others.len() < 200, "{old} is not given again");
+        };
+        peer.write_all(b"!").unwrap();
+        common::wait_for_data(&stranger);
+        event_loop.expect_none();
+        event_loop.register(&stranger, 4);
+        event_loop.expect(&[4]);
+        stranger.read_exact(&mut [0]).unwrap();
+        event_loop.register(&stranger, 5);
+        event_loop.expect_none();
+    }
+}
+
+#[test]
+fn a_registrator_without_its_poll_touches_nobody_elses_queue() {
+    let (stream, _peer) = readable_pair();
+    let (known, _peer2) = readable_pair();
+    let old = Loop::new();
+    old.register(&known, 1);
+    let Loop {
+        poll, registrator, ..
+    } = old;
+    drop(poll);
+    // These are as likely as any to get the numbers that the old one had.
+    let mut loops: Vec<_> = (0..4).map(|_| Loop::new()).collect();
+    for stream in [&stream, &known] {
+        let refused = registrator
+            .register(stream, 2, Interests::READABLE)
+            .unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Interrupted);
+    }
+    assert_eq!(
+        registrator.close_loop().unwrap_err().kind(),
+        ErrorKind::Interrupted
+    );
+    for event_loop in &mut loops {
+        event_loop.expect_none();
+    }
+}
+
+#[test]
+fn a_stream_without_its_poll_still_reads_and_writes() {
+    for state in STATES {
+        let mut event_loop = Loop::new();
+        let (mut stream, mut peer) = stream_in(state, &mut event_loop);
+        drop(event_loop);
+        stream.write_all(b"ping").unwrap();
+        let mut text = [0; 4];
+        peer.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"ping");
+        peer.write_all(b"pong").unwrap();
+        peer.shutdown(net::Shutdown::Write).unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).unwrap();
+        let unread = matches!(state, State::EventNotTaken | State::EventTaken);
+        assert_eq!(rest, if unread { "!pong" } else { "pong" }, "{state:?}");
+    }
+}
+
+#[test]
+fn a_poll_without_registrators_still_polls() {
+    let event_loop = Loop::new();
+    let (stream, _peer) = readable_pair();
+    event_loop.register(&stream, 1);
+    let Loop {
+        mut poll,
+        registrator,
+        mut events,
+        ..
+    } = event_loop;
+    drop(registrator);
+    assert_eq!(poll.poll(&mut events, Some(60_000)).unwrap(), 1);
+    assert_eq!(events[0].id(), 1);
+    // And gives a new one to whoever asks.
+    poll.registrator()
+        .register(&stream, 2, Interests::READABLE)
+        .unwrap();
+    assert_eq!(poll.poll(&mut events, Some(60_000)).unwrap(), 1);
+    assert_eq!(events[0].id(), 2);
+}
+
+#[test]
+fn streams_may_be_dropped_while_another_thread_waits() {
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    let is_done = std::sync::Arc::new(AtomicBool::new(false));
+    let done = is_done.clone();
+    let poller = thread::spawn(move || {
+        while !done.load(SeqCst) {
+            for token in event_loop.wait() {
+                assert!(token == 1 || token == 2, "{token} is nobody's token");
+            }
+        }
+        event_loop
+    });
+    for round in 0..500 {
+        let (stream, mut peer) = pair();
+        registrator
+            .register(&stream, 1, Interests::READABLE)
+            .unwrap();
+        if round % 2 == 0 {
+            peer.write_all(b"!").unwrap();
+        }
+        drop(stream);
+    }
+    is_done.store(true, SeqCst);
+    let (last, _peer) = readable_pair();
+    registrator.register(&last, 2, Interests::READABLE).unwrap();
+    let mut event_loop = within_patience(|| poller.join()).unwrap();
+    event_loop.expect_none();
+}
+
+#[test]
+fn a_poll_may_be_dropped_while_others_register() {
+    for _ in 0..50 {
+        let poll = Poll::new().unwrap();
+        let registrators: Vec<_> = (0..4).map(|_| poll.registrator()).collect();
+        let threads: Vec<_> = registrators
+            .into_iter()
+            .map(|registrator| {
+                thread::spawn(move || {
+                    let (stream, _peer) = readable_pair();
+                    loop {
+                        match registrator.register(&stream, 1, Interests::READABLE) {
+                            Ok(()) => (),
+                            Err(error) => return error.kind(),
+                        }
+                    }
+                })
+            })
+            .collect();
+        drop(poll);
+        for thread in threads {
+            assert_eq!(
+                within_patience(|| thread.join()).unwrap(),
+                ErrorKind::Interrupted
+            );
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! After the event, `read`: everything comes through, whole and in order, and the stream says how it ended.
+
+mod common;
+
+use common::{Loop, pair, within_patience};
+use minimio::{Interests, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{self, Shutdown};
+use std::thread;
+
+/// A byte that depends on its place, with a period that no buffer size has.
+fn byte_at(place: usize) -> u8 {
+    (place % 251) as u8
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(byte_at).collect()
+}
+
+/// Reads as programs do: until `WouldBlock`, then asks for the next event.
+fn read_to_end_by_events(stream: &mut TcpStream, chunk: usize) -> Vec<u8> {
+    let mut event_loop = Loop::new();
+    let (mut received, mut buffer) = (Vec::new(), vec![0; chunk]);
+    loop {
+        event_loop.register(stream, 1);
+        assert_eq!(event_loop.wait(), [1]);
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return received,
+                Ok(n) => received.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn four_mebibytes_come_through_reads_of_any_size() {
+    const LEN: usize = 4 << 20;
+    for chunk in [1, 7, 4096] {
+        let (mut stream, mut peer) = pair();
+        stream.set_nonblocking(true).unwrap();
+        let writer = thread::spawn(move || peer.write_all(&pattern(LEN)));
+        let received = within_patience(move || read_to_end_by_events(&mut stream, chunk));
+        writer.join().unwrap().unwrap();
+        assert!(
+            received == pattern(LEN),
+            "{} bytes came, or others, by {chunk}",
+            received.len()
+        );
+    }
+}
+
+#[test]
+fn one_read_for_each_event_is_enough() {
+    const LEN: usize = 64 << 10;
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    let writer = thread::spawn(move || peer.write_all(&pattern(LEN)));
+    let (mut received, mut buffer) = (Vec::new(), [0; 1000]);
+    loop {
+        event_loop.register(&stream, 1);
+        assert_eq!(event_loop.wait(), [1]);
+        // The stream blocks, but not now: the event says so.
+        match stream.read(&mut buffer).unwrap() {
+            0 => break,
+            n => received.extend_from_slice(&buffer[..n]),
+        }
+    }
+    writer.join().unwrap().unwrap();
+    assert!(received == pattern(LEN));
+}
+
+/// The shortcut of the book: one event, then everything at once, waiting for what is still to come.
+#[test]
+fn a_blocking_stream_can_be_read_to_its_end_after_one_event() {
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    peer.write_all(b"first, ").unwrap();
+    event_loop.expect(&[1]);
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    });
+    peer.write_all(&b"then ".repeat(2000)).unwrap();
+    peer.write_all(b"last").unwrap();
+    drop(peer);
+    let text = within_patience(|| reader.join()).unwrap().unwrap();
+    assert_eq!(text, format!("first, {}last", "then ".repeat(2000)));
+}
+
+#[test]
+fn a_nonblocking_stream_says_would_block() {
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    stream.set_nonblocking(true).unwrap();
+    assert_eq!(
+        stream.read(&mut [0; 8]).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
+    // Also while it is registered, and after.
+    event_loop.register(&stream, 1);
+    assert_eq!(
+        stream.read(&mut [0; 8]).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
+    peer.write_all(b"abc").unwrap();
+    event_loop.expect(&[1]);
+    let mut text = [0; 8];
+    assert_eq!(stream.read(&mut text).unwrap(), 3);
+    assert_eq!(
+        stream.read(&mut text).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
+    assert_eq!(&text[..3], b"abc");
+}
+
+#[test]
+fn a_blocking_read_waits_for_data_whether_registered_or_not() {
+    for is_registered in [false, true] {
+        let mut event_loop = Loop::new();
+        let (mut stream, mut peer) = pair();
+        if is_registered {
+            event_loop.register(&stream, 1);
+        }
+        let (sender, started) = std::sync::mpsc::channel();
+        let reader = thread::spawn(move || {
+            sender.send(()).unwrap();
+            let mut text = [0; 3];
+            stream.read_exact(&mut text).map(|()| (text, stream))
+        });
+        started.recv().unwrap();
+        for byte in b"abc" {
+            peer.write_all(&[*byte]).unwrap();
+        }
+        let (text, stream) = within_patience(|| reader.join()).unwrap().unwrap();
+        assert_eq!(&text, b"abc");
+        if is_registered {
+            // The event may have come for what the reader took, or else it comes for this: it is one in any case.
+            peer.write_all(b"!").unwrap();
+            event_loop.expect(&[1]);
+        }
+        drop(stream);
+    }
+}
+
+#[test]
+fn the_end_of_the_stream_is_zero_bytes_every_time() {
+    for is_registered in [false, true] {
+        let mut event_loop = Loop::new();
+        let (mut stream, mut peer) = pair();
+        peer.write_all(b"end").unwrap();
+        drop(peer);
+        if is_registered {
+            event_loop.register(&stream, 1);
+            event_loop.expect(&[1]);
+        }
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "end");
+        for _ in 0..3 {
+            assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+        }
+    }
+}
+
+/// What a peer does not read before it closes is answered by a reset.
+fn reset(stream: &mut TcpStream, peer: net::TcpStream) {
+    stream.write_all(b"never read").unwrap();
+    peer.peek(&mut [0]).unwrap();
+    drop(peer);
+}
+
+#[test]
+fn a_reset_is_an_event_and_an_error() {
+    for is_registered_before in [false, true] {
+        let mut event_loop = Loop::new();
+        let (mut stream, peer) = pair();
+        if is_registered_before {
+            event_loop.register(&stream, 1);
+            reset(&mut stream, peer);
+        } else {
+            reset(&mut stream, peer);
+            event_loop.register(&stream, 1);
+        }
+        event_loop.expect(&[1]);
+        assert_eq!(
+            stream.read(&mut [0; 8]).unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
+    }
+}
+
+#[test]
+fn an_empty_buffer_reads_nothing() {
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    peer.write_all(b"!").unwrap();
+    event_loop.register(&stream, 1);
+    event_loop.expect(&[1]);
+    assert_eq!(stream.read(&mut []).unwrap(), 0);
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+}
+
+#[test]
+fn one_thread_may_read_while_another_writes() {
+    const LEN: usize = 1 << 20;
+    let (stream, mut peer) = pair();
+    let echo = thread::spawn(move || {
+        let mut reader = peer.try_clone()?;
+        io::copy(&mut reader, &mut peer)?;
+        peer.shutdown(Shutdown::Write)
+    });
+    let received = thread::scope(|threads| {
+        threads.spawn(|| {
+            (&stream).write_all(&pattern(LEN)).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut received = Vec::new();
+        (&stream).read_to_end(&mut received).unwrap();
+        received
+    });
+    echo.join().unwrap().unwrap();
+    assert!(received == pattern(LEN));
+}
+
+#[test]
+fn two_threads_reading_one_stream_share_its_bytes() {
+    const LEN: usize = 256 << 10;
+    let mut event_loop = Loop::new();
+    let (stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    let writer = thread::spawn(move || peer.write_all(&vec![1; LEN]));
+    event_loop.expect(&[1]);
+    let count = || {
+        let mut received = Vec::new();
+        (&stream).read_to_end(&mut received).unwrap();
+        assert!(received.iter().all(|&byte| byte == 1));
+        received.len()
+    };
+    let total = thread::scope(|threads| {
+        let readers = [threads.spawn(count), threads.spawn(count)];
+        readers
+            .into_iter()
+            .map(|reader| reader.join().unwrap())
+            .sum::<usize>()
+    });
+    writer.join().unwrap().unwrap();
+    assert_eq!(total, LEN);
+}
+
+#[test]
+fn connecting_to_nobody_is_an_error() {
+    let (listener, addr) = common::listen();
+    drop(listener);
+    assert_eq!(
+        TcpStream::connect(addr).unwrap_err().kind(),
+        ErrorKind::ConnectionRefused
+    );
+}
+
+#[test]
+fn a_stream_that_connects_is_like_one_that_was_accepted() {
+    let (listener, addr) = common::listen();
+    let mut stream = TcpStream::connect(addr).unwrap();
+    let mut accepted = TcpStream::from(listener.accept().unwrap().0);
+    let mut event_loop = Loop::new();
+    event_loop
+        .registrator
+        .register(&stream, 1, Interests::READABLE)
+        .unwrap();
+    event_loop
+        .registrator
+        .register(&accepted, 2, Interests::READABLE)
+        .unwrap();
+    accepted.write_all(b"a").unwrap();
+    event_loop.expect(&[1]);
+    stream.write_all(b"b").unwrap();
+    event_loop.expect(&[2]);
+    let (mut one, mut other) = ([0], [0]);
+    stream.read_exact(&mut one).unwrap();
+    accepted.read_exact(&mut other).unwrap();
+    assert_eq!((one, other), (*b"a", *b"b"));
+}

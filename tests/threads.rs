@@ -1,0 +1,198 @@
+//! Any number of threads may register, while another one polls.
+
+mod common;
+
+use common::{Loop, PATIENCE, pair, readable_pair, within_patience};
+use minimio::{Interests, TcpStream, Token};
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net;
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+
+/// Eight threads register a thousand streams, again and again, while one polls: each registration gives one event.
+#[test]
+fn eight_threads_register_a_thousand_streams() {
+    const THREADS: usize = 8;
+    const STREAMS: usize = 1000;
+    const ROUNDS: usize = 5;
+    common::os::allow_open_handles(2 * STREAMS + 100);
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    let pairs: Vec<_> = (0..STREAMS).map(|_| readable_pair()).collect();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel()).unzip();
+
+    let poller = thread::spawn(move || {
+        let mut left = STREAMS * ROUNDS;
+        while left > 0 {
+            for token in event_loop.wait() {
+                senders[token % THREADS].send(token).unwrap();
+                left -= 1;
+            }
+        }
+        event_loop.expect_none();
+    });
+
+    thread::scope(|threads| {
+        for (number, tokens) in receivers.into_iter().enumerate() {
+            let (registrator, pairs) = (&registrator, &pairs);
+            threads.spawn(move || {
+                let register = |token: Token| {
+                    registrator.register(&pairs[token].0, token, Interests::READABLE)
+                };
+                let mut counts = HashMap::new();
+                for token in (number..STREAMS).step_by(THREADS) {
+                    register(token).unwrap();
+                    counts.insert(token, 0);
+                }
+                for _ in 0..counts.len() * ROUNDS {
+                    let token = tokens.recv_timeout(PATIENCE).expect("an event");
+                    let count = counts.get_mut(&token).expect("a token of ours");
+                    *count += 1;
+                    assert!(
+                        *count <= ROUNDS,
+                        "more events of {token} than registrations"
+                    );
+                    if *count < ROUNDS {
+                        register(token).unwrap();
+                    }
+                }
+                assert!(counts.values().all(|count| *count == ROUNDS));
+            });
+        }
+    });
+    within_patience(|| poller.join()).unwrap();
+}
+
+/// The first registration is special, and here eight threads make it at once.
+#[test]
+fn many_threads_register_one_stream() {
+    const THREADS: usize = 8;
+    for _ in 0..200 {
+        let mut event_loop = Loop::new();
+        let (stream, mut peer) = pair();
+        let start = Barrier::new(THREADS);
+        thread::scope(|threads| {
+            for token in 0..THREADS {
+                let (registrator, stream, start) = (&event_loop.registrator, &stream, &start);
+                threads.spawn(move || {
+                    start.wait();
+                    registrator
+                        .register(stream, token, Interests::READABLE)
+                        .unwrap();
+                });
+            }
+        });
+        peer.write_all(b"!").unwrap();
+        let tokens = event_loop.wait();
+        assert!(
+            tokens.len() == 1 && tokens[0] < THREADS,
+            "one event was due, and {tokens:?} came"
+        );
+        event_loop.expect_none();
+    }
+}
+
+/// Of two loops that want the same stream at once, one gets it.
+#[test]
+fn many_loops_want_one_stream() {
+    const LOOPS: usize = 4;
+    for _ in 0..100 {
+        let mut loops: Vec<_> = (0..LOOPS).map(|_| Loop::new()).collect();
+        let (stream, _peer) = readable_pair();
+        let start = Barrier::new(LOOPS);
+        let winners: Vec<bool> = thread::scope(|threads| {
+            let registering: Vec<_> = loops
+                .iter()
+                .map(|event_loop| {
+                    threads.spawn(|| {
+                        start.wait();
+                        match event_loop
+                            .registrator
+                            .register(&stream, 1, Interests::READABLE)
+                        {
+                            Ok(()) => true,
+                            Err(error) => {
+                                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                                false
+                            }
+                        }
+                    })
+                })
+                .collect();
+            registering
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(winners.iter().filter(|won| **won).count(), 1);
+        for (event_loop, won) in loops.iter_mut().zip(winners) {
+            event_loop.expect(if won { &[1] } else { &[] });
+        }
+    }
+}
+
+/// One thread polls and hands tokens on, others read and register again: no byte is lost, and none comes twice.
+#[test]
+fn readers_in_other_threads_lose_nothing() {
+    const STREAMS: usize = 16;
+    const LEN: usize = 64 << 10;
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    let (near, far): (Vec<TcpStream>, Vec<net::TcpStream>) = (0..STREAMS).map(|_| pair()).unzip();
+    let near = Arc::new(near);
+    let (sender, tokens) = mpsc::channel();
+    for (token, stream) in near.iter().enumerate() {
+        stream.set_nonblocking(true).unwrap();
+        event_loop.register(stream, token);
+    }
+    let poller = thread::spawn(move || {
+        loop {
+            match event_loop.poll.poll(&mut event_loop.events, None) {
+                Ok(_) => event_loop
+                    .events
+                    .iter()
+                    .for_each(|event| sender.send(event.id()).unwrap()),
+                Err(error) => return error.kind(),
+            }
+        }
+    });
+    let writers: Vec<_> = far
+        .into_iter()
+        .map(|mut peer| {
+            thread::spawn(move || peer.write_all(&(0..LEN).map(|at| at as u8).collect::<Vec<_>>()))
+        })
+        .collect();
+
+    let mut received = vec![0; STREAMS];
+    let mut open = STREAMS;
+    while open > 0 {
+        let token = tokens.recv_timeout(PATIENCE).expect("an event");
+        let mut buffer = [0; 777];
+        match (&near[token]).read(&mut buffer) {
+            Ok(0) => {
+                open -= 1;
+                continue;
+            }
+            Ok(n) => {
+                for byte in &buffer[..n] {
+                    assert_eq!(*byte, received[token] as u8);
+                    received[token] += 1;
+                }
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        registrator
+            .register(&near[token], token, Interests::READABLE)
+            .unwrap();
+    }
+    assert_eq!(received, [LEN; STREAMS]);
+    writers
+        .into_iter()
+        .for_each(|writer| writer.join().unwrap().unwrap());
+    registrator.close_loop().unwrap();
+    assert_eq!(
+        within_patience(|| poller.join()).unwrap(),
+        ErrorKind::Interrupted
+    );
+}
