@@ -351,11 +351,7 @@ fn whoever_leaves_is_forgotten_at_once() {
     for mut stream in many {
         let _ = stream.write_all(&[b'x'; 1000]);
     }
-    assert!(
-        server
-            .answer_to(get(1, "here").as_bytes())
-            .is(200, "here")
-    );
+    assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
 }
 
 /// What a client says while it waits is not listened to; but nor is it kept from hearing its answer.

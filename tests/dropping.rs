@@ -2,51 +2,13 @@
 
 mod common;
 
-use common::os::{duplicate, number};
-use common::{Loop, pair, readable_pair, within_patience};
+use common::os::duplicate;
+use common::{Loop, STATES, State, pair, readable_pair, stream_in, within_patience};
 use minimio::{Events, Interests, Poll, TcpStream};
 use std::io::{ErrorKind, Read, Write};
 use std::net;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
-
-/// How far a registration may have come when something is dropped.
-#[derive(Clone, Copy, Debug)]
-enum State {
-    Unregistered,
-    Waiting,
-    EventNotTaken,
-    EventTaken,
-    Read,
-}
-
-const STATES: [State; 5] = [
-    State::Unregistered,
-    State::Waiting,
-    State::EventNotTaken,
-    State::EventTaken,
-    State::Read,
-];
-
-fn stream_in(state: State, event_loop: &mut Loop) -> (TcpStream, net::TcpStream) {
-    let (mut stream, mut peer) = pair();
-    if !matches!(state, State::Unregistered) {
-        event_loop.register(&stream, 1);
-    }
-    if matches!(
-        state,
-        State::EventNotTaken | State::EventTaken | State::Read
-    ) {
-        peer.write_all(b"!").unwrap();
-    }
-    if matches!(state, State::EventTaken | State::Read) {
-        event_loop.expect(&[1]);
-    }
-    if matches!(state, State::Read) {
-        stream.read_exact(&mut [0]).unwrap();
-    }
-    (stream, peer)
-}
 
 #[test]
 fn every_order_of_dropping_is_safe_in_every_state() {
@@ -126,35 +88,6 @@ fn a_dropped_stream_has_no_event_even_if_a_duplicate_lives_on() {
         }
         again.shutdown(net::Shutdown::Both).unwrap();
         let _ = again.read(&mut [0; 8]);
-        event_loop.expect_none();
-    }
-}
-
-#[test]
-fn a_reused_number_has_no_strangers_event() {
-    for state in STATES {
-        let mut event_loop = Loop::new();
-        let (stream, _peer) = stream_in(state, &mut event_loop);
-        let (other, mut peer) = pair();
-        let old = number(&stream);
-        drop(stream);
-        // The system gives a number again as soon as it is free, most often to the next who asks.
-        let mut others = Vec::new();
-        let mut stranger = loop {
-            let stranger = TcpStream::from(net::TcpStream::from(duplicate(&other)));
-            if number(&stranger) == old {
-                break stranger;
-            }
-            others.push(stranger);
-            assert!(others.len() < 200, "{old} is not given again");
-        };
-        peer.write_all(b"!").unwrap();
-        common::wait_for_data(&stranger);
-        event_loop.expect_none();
-        event_loop.register(&stranger, 4);
-        event_loop.expect(&[4]);
-        stranger.read_exact(&mut [0]).unwrap();
-        event_loop.register(&stranger, 5);
         event_loop.expect_none();
     }
 }

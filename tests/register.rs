@@ -177,16 +177,19 @@ fn an_event_may_come_for_data_that_is_gone() {
 fn registering_wakes_a_poll_that_is_waiting() {
     let mut event_loop = Loop::new();
     let registrator = event_loop.registrator.clone();
-    let (asleep, mut wake) = pair();
-    event_loop.register(&asleep, 1);
+    // When its event was taken, the thread is at its next wait, or just before it.
+    let (first, _peer) = readable_pair();
+    event_loop.register(&first, 1);
+    let (sender, took_event) = std::sync::mpsc::channel();
     let poller = std::thread::spawn(move || {
         event_loop.expect(&[1]);
+        sender.send(()).unwrap();
         event_loop.expect(&[2]);
     });
-    wake.write_all(b"!").unwrap();
-    let (stream, _peer) = readable_pair();
+    took_event.recv().unwrap();
+    let (second, _peer) = readable_pair();
     registrator
-        .register(&stream, 2, Interests::READABLE)
+        .register(&second, 2, Interests::READABLE)
         .unwrap();
     within_patience(|| poller.join()).unwrap();
 }

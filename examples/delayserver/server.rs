@@ -5,7 +5,7 @@ use crate::http;
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{self, Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -64,23 +64,9 @@ fn accept_clients(
 ) {
     let mut is_failing = false;
     for token in 0.. {
-        let result = listener
-            .accept()
-            .and_then(|(stream, _)| Client::new(stream));
-        match result {
-            Ok(client) => {
-                is_failing = false;
-                // Into the channel first: where there is an event, there is a client.
-                let stream = client.stream.clone();
-                let sent = newcomers.send((token, client));
-                if sent.is_err()
-                    || registrator
-                        .register(&stream, token, Interests::READABLE)
-                        .is_err()
-                {
-                    return; // the loop is closed
-                }
-            }
+        match accept_client(listener, registrator, newcomers, token) {
+            Ok(()) => is_failing = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return, // the loop is closed
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => (),
             Err(error) => {
                 // Most likely we are out of descriptors. The client waits in the system's queue, and we until one of
@@ -93,6 +79,21 @@ fn accept_clients(
             }
         }
     }
+}
+
+fn accept_client(
+    listener: &TcpListener,
+    registrator: &Registrator,
+    newcomers: &Sender<(Token, Client)>,
+    token: Token,
+) -> io::Result<()> {
+    let (stream, _) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    let stream = Arc::new(TcpStream::from(stream));
+    // Into the channel first: where there is an event, there is a client. (Nobody receives when the loop is closed.)
+    let sent = newcomers.send((token, Client::new(stream.clone())));
+    sent.map_err(|_| ErrorKind::Interrupted)?;
+    registrator.register(&stream, token, Interests::READABLE)
 }
 
 /// Everybody who is connected.
@@ -192,14 +193,12 @@ enum Stage {
 }
 
 impl Client {
-    fn new(stream: net::TcpStream) -> io::Result<Client> {
-        stream.set_nonblocking(true)?;
-        let (stage, deadline) = (Stage::Asking(Vec::new()), Instant::now() + ASK_WITHIN);
-        Ok(Client {
-            stream: Arc::new(stream.into()),
-            stage,
-            deadline,
-        })
+    fn new(stream: Arc<TcpStream>) -> Client {
+        Client {
+            stream,
+            stage: Stage::Asking(Vec::new()),
+            deadline: Instant::now() + ASK_WITHIN,
+        }
     }
 
     /// One read for each event: what is left will be told again, and nobody who sends fast keeps the others waiting.

@@ -8,7 +8,7 @@ pub mod delayserver;
 pub mod os;
 
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{self, SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::thread;
@@ -121,6 +121,44 @@ impl Loop {
     pub fn expect_none(&mut self) {
         self.expect(&[]);
     }
+}
+
+/// How far a registration may have come when something is dropped.
+#[derive(Clone, Copy, Debug)]
+pub enum State {
+    Unregistered,
+    Waiting,
+    EventNotTaken,
+    EventTaken,
+    Read,
+}
+
+pub const STATES: [State; 5] = [
+    State::Unregistered,
+    State::Waiting,
+    State::EventNotTaken,
+    State::EventTaken,
+    State::Read,
+];
+
+pub fn stream_in(state: State, event_loop: &mut Loop) -> (TcpStream, net::TcpStream) {
+    let (mut stream, mut peer) = pair();
+    if !matches!(state, State::Unregistered) {
+        event_loop.register(&stream, 1);
+    }
+    if matches!(
+        state,
+        State::EventNotTaken | State::EventTaken | State::Read
+    ) {
+        peer.write_all(b"!").unwrap();
+    }
+    if matches!(state, State::EventTaken | State::Read) {
+        event_loop.expect(&[1]);
+    }
+    if matches!(state, State::Read) {
+        stream.read_exact(&mut [0]).unwrap();
+    }
+    (stream, peer)
 }
 
 /// Runs what might never return. If so, the test fails (and leaves the thread behind).
