@@ -123,21 +123,23 @@ fn ask(
         };
         let request = &mut requests[token];
         request.event.get_or_insert(started.elapsed());
-        if is_telling {
-            let Wish { delay_ms, text } = &wishes[token];
-            let _ = writeln!(
-                io::stdout(),
-                "Event {token}: the answer to /{delay_ms}/{text}"
-            );
-        }
-        match request.read() {
+        let before = request.received.len();
+        let so_far = match request.read() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                registrator.register(&request.stream, token, Interests::READABLE)?
+                registrator.register(&request.stream, token, Interests::READABLE)?;
+                "more to come"
             }
             end => {
                 request.end = Some(end);
                 unanswered -= 1;
+                "done"
             }
+        };
+        if is_telling {
+            let Wish { delay_ms, text } = &wishes[token];
+            let bytes = request.received.len() - before;
+            let line = format!("Event {token}: {bytes} bytes for /{delay_ms}/{text}, {so_far}\n");
+            let _ = io::stdout().write_all(line.as_bytes());
         }
     }
     Ok(requests.into_iter().map(Request::into_outcome).collect())

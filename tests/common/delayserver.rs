@@ -4,12 +4,14 @@ use super::PATIENCE;
 use std::env::{self, consts::EXE_SUFFIX};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 
 /// The program that `cargo test` has built beside this one. Where it is for another processor, the variable
 /// `DELAYSERVER_RUNNER` names the emulator that runs it.
 pub fn command(args: &[&str]) -> Command {
-    let tests = env::current_exe().expect("current_exe");
+    // Not `current_exe`, which is the emulator's, if there is one.
+    let tests = PathBuf::from(env::args_os().next().expect("the program's own name"));
     let folder = tests.ancestors().nth(2).expect("the folder above `deps`");
     let program = folder.join(format!("examples/delayserver{EXE_SUFFIX}"));
     assert!(
