@@ -3,24 +3,29 @@
 mod common;
 
 use common::{Loop, PATIENCE, pair, readable_pair};
-use minimio::{Interests, Registrator};
+use minimio::{Events, Interests, Poll, Registrator};
 use std::io::Write;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Disturbs the thread that waits, in every way we know, until it has ended; or for as long as `enough` says.
-fn storm<T>(poller: &JoinHandle<T>, registrator: &Registrator, enough: impl Fn(usize) -> bool) {
+/// Disturbs the thread that waits, in every way we know. Returns how often that has reached it so far, if we know.
+fn disturb<T>(poller: &JoinHandle<T>, registrator: &Registrator) -> usize {
+    // A stream that has an event coming, and is gone before.
+    let (stream, mut peer) = pair();
+    registrator
+        .register(&stream, 99, Interests::READABLE)
+        .unwrap();
+    drop(stream);
+    let _ = peer.write_all(b"!");
+    common::os::interrupt(poller)
+}
+
+/// Disturbs until the thread has ended, or so many times.
+fn storm<T>(poller: &JoinHandle<T>, registrator: &Registrator, times: usize) {
     let give_up = Instant::now() + PATIENCE;
     for round in 1.. {
-        let arrived = common::os::interrupt(poller);
-        // A stream that has an event coming, and is gone before.
-        let (stream, mut peer) = pair();
-        registrator
-            .register(&stream, 99, Interests::READABLE)
-            .unwrap();
-        drop(stream);
-        let _ = peer.write_all(b"!");
-        if poller.is_finished() || enough(arrived.min(round)) {
+        let arrived = disturb(poller, registrator);
+        if poller.is_finished() || arrived.min(round) >= times {
             return;
         }
         assert!(
@@ -41,10 +46,44 @@ fn a_timeout_lasts_its_time_and_no_longer() {
         (result, started.elapsed(), event_loop)
     });
     // If each interruption began the timeout anew, it would not end as long as these go on.
-    storm(&poller, &registrator, |_| false);
+    storm(&poller, &registrator, usize::MAX - 1);
     let (result, waited, _event_loop) = poller.join().unwrap();
     assert_eq!(result.unwrap(), 0);
     assert!(waited >= timeout, "it took {waited:?}");
+}
+
+/// A wait that is disturbed late, and only once, does not begin anew. Of several, for a busy machine can make any of
+/// them long, but none of them short.
+#[test]
+fn a_disturbed_timeout_is_not_lengthened() {
+    const TIMEOUT: Duration = Duration::from_millis(200);
+    let mut excess = Vec::new();
+    for _ in 0..8 {
+        let mut event_loop = Loop::new();
+        let registrator = event_loop.registrator.clone();
+        let started = Instant::now();
+        let poller = thread::spawn(move || {
+            let n = event_loop
+                .poll
+                .poll(&mut event_loop.events, Some(TIMEOUT.as_millis() as i32))
+                .unwrap();
+            assert_eq!(n, 0);
+            (started.elapsed(), event_loop)
+        });
+        // Another loop's timeout is our clock.
+        Poll::new()
+            .unwrap()
+            .poll(&mut Events::with_capacity(1), Some(150))
+            .unwrap();
+        let disturbed = started.elapsed();
+        disturb(&poller, &registrator);
+        let (waited, _event_loop) = poller.join().unwrap();
+        if waited < disturbed + TIMEOUT {
+            return;
+        }
+        excess.push(waited - TIMEOUT);
+    }
+    panic!("a timeout of {TIMEOUT:?} was exceeded by {excess:?}");
 }
 
 #[test]
@@ -55,7 +94,7 @@ fn a_wait_without_end_goes_on_until_there_is_an_event() {
         let result = event_loop.poll.poll(&mut event_loop.events, None);
         (result, event_loop)
     });
-    storm(&poller, &registrator, |interruptions| interruptions >= 100);
+    storm(&poller, &registrator, 100);
     assert!(!poller.is_finished());
     let (stream, _peer) = readable_pair();
     registrator
