@@ -51,7 +51,9 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
 
 #[test]
 fn an_interrupt_from_the_keyboard_ends_it() {
-    let mut server = Server::start();
+    let mut program = command(&["serve"]);
+    common::os::heed_interrupt(&mut program);
+    let mut server = Server::start_by(program);
     let waiting = server.ask(60_000, "never");
     assert!(server.answer_to(get(0, "x").as_bytes()).is(200, "x"));
     let pid = server.child.id().to_string();
@@ -62,10 +64,10 @@ fn an_interrupt_from_the_keyboard_ends_it() {
             .unwrap()
             .success()
     );
+    assert_eq!(rest(waiting), b"");
     let status = server.child.wait().unwrap();
     // By the signal itself, so that a shell knows, and stops its script too.
-    assert_eq!(status.signal(), Some(2), "{status}");
-    assert_eq!(rest(waiting), b"");
+    assert_eq!(status.signal(), Some(common::os::SIGINT), "{status}");
     assert!(
         std::net::TcpListener::bind(server.addr).is_ok(),
         "the address is free again"

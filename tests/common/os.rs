@@ -12,7 +12,9 @@ mod unix {
     use super::TcpStream;
     use std::ffi::c_int;
     use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+    use std::os::unix::process::CommandExt;
     use std::os::unix::thread::JoinHandleExt;
+    use std::process::Command;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::thread::JoinHandle;
 
@@ -34,14 +36,16 @@ mod unix {
         8
     };
     const F_GETFD: c_int = 1;
+    pub const SIGINT: c_int = 2;
     const SIGALRM: c_int = 14;
+    const SIG_DFL: usize = 0;
     const ESRCH: c_int = 3;
 
     unsafe extern "C" {
         fn fcntl(fd: c_int, cmd: c_int, ...) -> c_int;
         fn getrlimit(resource: c_int, limit: *mut Rlimit) -> c_int;
         fn setrlimit(resource: c_int, limit: *const Rlimit) -> c_int;
-        fn signal(signum: c_int, handler: extern "C" fn(c_int)) -> usize;
+        fn signal(signum: c_int, handler: usize) -> usize;
         fn pthread_kill(thread: std::os::unix::thread::RawPthread, signum: c_int) -> c_int;
     }
 
@@ -78,6 +82,18 @@ mod unix {
         }
     }
 
+    /// What was started in the background ignores `SIGINT`, and so do its children: the tests may be among them. Here it
+    /// is heeded, as by what was started from a terminal.
+    pub fn heed_interrupt(program: &mut Command) {
+        // SAFETY: `signal` is among the functions that may be called between `fork` and `exec`.
+        unsafe {
+            program.pre_exec(|| {
+                signal(SIGINT, SIG_DFL);
+                Ok(())
+            });
+        }
+    }
+
     static INTERRUPTIONS: AtomicUsize = AtomicUsize::new(0);
 
     extern "C" fn count_interruption(_: c_int) {
@@ -88,7 +104,7 @@ mod unix {
     pub fn interrupt<T>(thread: &JoinHandle<T>) -> usize {
         // SAFETY: the handler does nothing that a handler may not do, and the thread's handle keeps its id valid.
         unsafe {
-            signal(SIGALRM, count_interruption);
+            signal(SIGALRM, count_interruption as *const () as usize);
             assert_eq!(
                 pthread_kill(thread.as_pthread_t(), SIGALRM),
                 0,
