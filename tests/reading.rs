@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Loop, pair, within_patience};
+use common::{Loop, pair, std_pair, within_patience};
 use minimio::{Interests, TcpStream};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{self, Shutdown};
@@ -17,14 +17,17 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(byte_at).collect()
 }
 
-/// Reads as programs do: until `WouldBlock`, then asks for the next event.
+/// Reads as a fair server does: until `WouldBlock`, or until it has its share, then asks for the next event.
 fn read_to_end_by_events(stream: &mut TcpStream, chunk: usize) -> Vec<u8> {
+    /// A little more than a page: where the stream lends the system a buffer of that size, some of it does not fit.
+    const SHARE: usize = 4096 + 32;
     let mut event_loop = Loop::new();
     let (mut received, mut buffer) = (Vec::new(), vec![0; chunk]);
     loop {
         event_loop.register(stream, 1);
         assert_eq!(event_loop.wait(), [1]);
-        loop {
+        let enough = received.len() + SHARE;
+        while received.len() < enough {
             match stream.read(&mut buffer) {
                 Ok(0) => return received,
                 Ok(n) => received.extend_from_slice(&buffer[..n]),
@@ -167,7 +170,7 @@ fn the_end_of_the_stream_is_zero_bytes_every_time() {
 }
 
 /// What a peer does not read before it closes is answered by a reset.
-fn reset(stream: &mut TcpStream, peer: net::TcpStream) {
+fn reset(stream: &mut impl Write, peer: net::TcpStream) {
     stream.write_all(b"never read").unwrap();
     peer.peek(&mut [0]).unwrap();
     drop(peer);
@@ -175,22 +178,32 @@ fn reset(stream: &mut TcpStream, peer: net::TcpStream) {
 
 #[test]
 fn a_reset_is_an_event_and_an_error() {
-    for is_registered_before in [false, true] {
-        let mut event_loop = Loop::new();
-        let (mut stream, peer) = pair();
-        if is_registered_before {
-            event_loop.register(&stream, 1);
-            reset(&mut stream, peer);
-        } else {
-            reset(&mut stream, peer);
-            event_loop.register(&stream, 1);
-        }
-        event_loop.expect(&[1]);
-        assert_eq!(
-            stream.read(&mut [0; 8]).unwrap_err().kind(),
-            ErrorKind::ConnectionReset
-        );
-    }
+    let mut event_loop = Loop::new();
+    let (mut stream, peer) = pair();
+    event_loop.register(&stream, 1);
+    reset(&mut stream, peer);
+    event_loop.expect(&[1]);
+    assert_eq!(
+        stream.read(&mut [0; 8]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+}
+
+#[test]
+fn a_reset_that_came_before_is_an_event_and_what_std_says() {
+    let (near, peer) = std_pair();
+    let mut std_stream = near;
+    reset(&mut std_stream, peer);
+    // `ConnectionReset`; but Wine forgets it when nobody is receiving at that moment.
+    let expected = std_stream.read(&mut [0; 8]).map_err(|error| error.kind());
+
+    let mut event_loop = Loop::new();
+    let (mut stream, peer) = pair();
+    reset(&mut stream, peer);
+    event_loop.register(&stream, 1);
+    event_loop.expect(&[1]);
+    let result = stream.read(&mut [0; 8]).map_err(|error| error.kind());
+    assert_eq!(result, expected);
 }
 
 #[test]
