@@ -39,7 +39,7 @@ impl Interests {
 /// the meantime, there may be nothing any more.
 // As the system wrote it. Transparent, so that it can be written right where the user reads it.
 #[repr(transparent)]
-pub struct Event(sys::Event);
+pub struct Event(pub(crate) sys::Event);
 
 impl Event {
     /// The token that was given with the registration.

@@ -46,11 +46,12 @@
 
 mod event;
 mod poll;
+mod stream;
 mod sys;
 
 pub use event::{Event, Events, Interests, Token};
 pub use poll::{Poll, Registrator};
-pub use sys::TcpStream;
+pub use stream::TcpStream;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

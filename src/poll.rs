@@ -1,7 +1,7 @@
 //! The loop, and the way into it from other threads. Nothing here knows on which operating system it runs.
 
-use crate::sys::{Selector, TcpStream};
-use crate::{Events, Interests, Token};
+use crate::sys::Selector;
+use crate::{Events, Interests, TcpStream, Token};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -169,7 +169,7 @@ impl Registrator {
         if self.is_closed.load(SeqCst) {
             return Err(closed());
         }
-        self.selector.register(stream, token)
+        self.selector.register(&stream.0, token)
     }
 
     /// Closes the loop: a `poll` that runs returns at once, and from now on `poll`, `register` and `close_loop` return

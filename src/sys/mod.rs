@@ -20,8 +20,15 @@ mod epoll;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use epoll as backend;
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-compile_error!("minimio has no backend for this target: it knows epoll (Linux, Android)");
+#[cfg(windows)]
+mod iocp;
+#[cfg(windows)]
+use iocp as backend;
+
+#[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
+compile_error!(
+    "minimio has no backend for this target: it knows epoll (Linux, Android) and IOCP (Windows)"
+);
 
 #[cfg(unix)]
 mod unix;
@@ -53,4 +60,9 @@ impl error::Error for FailedCall {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         Some(&self.error)
     }
+}
+
+fn belongs_to_another() -> io::Error {
+    let message = "the stream was registered with another Poll before";
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }

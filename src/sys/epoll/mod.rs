@@ -68,7 +68,7 @@ impl Selector {
     }
 
     fn arm(&self, op: c_int, stream: &TcpStream, token: Token) -> io::Result<()> {
-        epoll_ctl(&self.epoll, op, stream.as_fd(), READABLE_ONCE, token)
+        epoll_ctl(&self.epoll, op, stream.inner.as_fd(), READABLE_ONCE, token)
     }
 
     pub fn select(
@@ -91,7 +91,7 @@ impl Selector {
     /// as long as a duplicate keeps that open.
     pub fn deregister(&self, stream: &TcpStream) {
         // It fails if `register` did; then there is nothing to take back.
-        let _ = epoll_ctl(&self.epoll, ffi::EPOLL_CTL_DEL, stream.as_fd(), 0, 0);
+        let _ = epoll_ctl(&self.epoll, ffi::EPOLL_CTL_DEL, stream.inner.as_fd(), 0, 0);
     }
 }
 

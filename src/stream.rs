@@ -1,0 +1,105 @@
+//! The stream: `std`'s, with a backend beside it that knows where it is registered.
+
+use crate::sys;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{self, Shutdown, ToSocketAddrs};
+
+/// A TCP connection that can be registered with a [`Poll`](crate::Poll).
+///
+/// It reads and writes like [`std::net::TcpStream`], and as there it blocks until
+/// [`set_nonblocking`](TcpStream::set_nonblocking) says otherwise. `Read` and `Write` are there for `&TcpStream` too, so
+/// that one thread may read while another one writes.
+///
+/// It belongs to the first `Poll` it was registered with, for good. Dropping it takes its registration back: no event
+/// comes for a stream that is gone, even if a duplicate of its descriptor lives on.
+///
+/// # Platform differences
+///
+/// A registered stream should be read through this type only. On Windows the system puts what arrives into a buffer of
+/// 4 KiB that the stream lends it, where whoever reads the raw socket does not see it.
+///
+/// Windows does not tell whether a socket is in non-blocking mode. So what was done to a `std` stream before it became
+/// one of these is to be said again, by `set_nonblocking`; otherwise a read that comes before the event waits for it.
+///
+/// # Examples
+///
+/// ```
+/// use minimio::TcpStream;
+/// use std::io::{Read, Write};
+///
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let mut stream = TcpStream::connect(listener.local_addr()?)?;
+/// listener.accept()?.0.write_all(b"good morning")?;
+///
+/// let mut text = String::new();
+/// stream.read_to_string(&mut text)?;
+/// assert_eq!(text, "good morning");
+/// # std::io::Result::Ok(())
+/// ```
+pub struct TcpStream(pub(crate) sys::TcpStream);
+
+impl TcpStream {
+    /// Opens a connection; blocks until it is there. As [`std::net::TcpStream::connect`], errors included.
+    pub fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        net::TcpStream::connect(addr).map(TcpStream::from)
+    }
+
+    /// Whether a read that finds nothing returns [`WouldBlock`](io::ErrorKind::WouldBlock) (`true`) or waits (`false`,
+    /// as at first).
+    ///
+    /// The event loop works either way: its events tell when a read will not wait. But a program that reads until it has
+    /// everything meets the moment where there is nothing *yet*, and a loop that serves many streams must not wait there.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.0.set_nonblocking(nonblocking)
+    }
+
+    /// Ends reading, writing or both, while the stream stays open. As [`std::net::TcpStream::shutdown`].
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.inner.shutdown(how)
+    }
+}
+
+impl From<net::TcpStream> for TcpStream {
+    fn from(inner: net::TcpStream) -> TcpStream {
+        TcpStream(sys::TcpStream::new(inner))
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.inner.fmt(f)
+    }
+}
+
+impl Read for &TcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Write for &TcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&self.0.inner).write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&self.0.inner).flush()
+    }
+}
+
+impl Read for TcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+}
+
+impl Write for TcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self).flush()
+    }
+}

@@ -1,0 +1,207 @@
+//! Windows: IOCP, a *completion* queue.
+//!
+//! epoll and kqueue tell when a read will not block, and leave the read to us. Here it is the other way round: we start
+//! the read first, with a buffer that we lend to the kernel, and go on. When data arrives the kernel puts it there, and
+//! then a packet into a port, which says that the operation is complete. `GetQueuedCompletionStatusEx` takes packets from
+//! the port, sleeping while there are none. <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
+//!
+//! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
+//! stream's [`Operation`] for [`read`](TcpStream) to hand them out. That costs a buffer for every stream that waits, 40 MB
+//! for 10,000 of them, and the kernel keeps its pages in physical memory all that time. There are two ways around it. A
+//! receive of *zero* bytes completes when there is something to read, and lends nothing; mio did that once. And one can
+//! ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio, wepoll and libuv do that
+//! now. Both hide the lesson: what is lent to the kernel is the kernel's, until it says that it is done.
+//!
+//! `tcp.rs` has the operation and its life; this file has the port.
+
+mod ffi;
+mod tcp;
+
+pub use tcp::TcpStream;
+
+use super::failed;
+use crate::Token;
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawSocket};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::{mem, ptr};
+use tcp::Operation;
+
+pub struct Selector {
+    port: OwnedHandle,
+    /// The operation of each stream that was registered, by its address, which is what a packet brings. This share in an
+    /// operation stands for the kernel's: it is given up when the stream is gone *and* no packet is to come any more.
+    operations: Mutex<HashMap<usize, Arc<Operation>>>,
+    is_woken: AtomicBool,
+    /// For the streams to remember us by: weakly, for the port must not stay open because a stream does.
+    me: Weak<Selector>,
+}
+
+impl Selector {
+    pub fn new() -> io::Result<Arc<Selector>> {
+        let port = new_port()?;
+        Ok(Arc::new_cyclic(|me| Selector {
+            port,
+            operations: Mutex::default(),
+            is_woken: AtomicBool::new(false),
+            me: me.clone(),
+        }))
+    }
+
+    pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
+        stream.join(self)?.register(self, token)
+    }
+
+    pub fn select(
+        &self,
+        events: &mut Vec<crate::Event>,
+        timeout_ms: Option<i32>,
+    ) -> io::Result<()> {
+        if events.capacity() == 0 {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        let timeout_ms = match timeout_ms {
+            // The packet of `wake` was taken by an earlier call.
+            _ if self.is_woken.load(SeqCst) => 0,
+            Some(ms) => ms as u32,
+            None => ffi::INFINITE,
+        };
+        take_packets(&self.port, events, timeout_ms)?;
+        events.retain_mut(|event| {
+            let token = self.token_of(&event.0);
+            event.0.0.lpCompletionKey = token.unwrap_or_default();
+            token.is_some()
+        });
+        Ok(())
+    }
+
+    /// What the packet means to the user; not every packet means something.
+    fn token_of(&self, packet: &Event) -> Option<Token> {
+        if packet.address() == 0 {
+            self.is_woken.store(true, SeqCst);
+        }
+        let operation = self.operations().get(&packet.address()).cloned();
+        operation?.packet_taken(self)
+    }
+
+    /// With no operation that it would tell of.
+    pub fn wake(&self) -> io::Result<()> {
+        post(&self.port, ptr::null_mut())
+    }
+
+    fn operations(&self) -> MutexGuard<'_, HashMap<usize, Arc<Operation>>> {
+        self.operations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Selector {
+    /// What is lent must come back before we give up our shares. So every receive is cancelled, and then we wait for the
+    /// packets: an operation that was cancelled is not over yet, it will be over soon.
+    fn drop(&mut self) {
+        let operations = mem::take(&mut *self.operations());
+        let mut to_come = operations
+            .values()
+            .filter(|operation| operation.recall(false))
+            .count();
+        let mut packets = Vec::with_capacity(64);
+        while to_come > 0 {
+            if take_packets(&self.port, &mut packets, ffi::INFINITE).is_err() {
+                // Better a leak than to free what the kernel may write to.
+                return mem::forget(operations);
+            }
+            for packet in &packets {
+                if let Some(operation) = operations.get(&packet.0.address()) {
+                    operation.packet_taken(self);
+                    to_come -= 1;
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selector")
+            .field("port", &self.port.as_raw_handle())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A packet, in which the key has made room for the user's token. (We give all handles the key 0.)
+///
+/// The token cannot *travel* there: the key is fixed when a socket is associated with the port, and a token is new with
+/// each `register`. It travels in the operation.
+#[repr(transparent)]
+pub struct Event(ffi::OVERLAPPED_ENTRY);
+
+impl Event {
+    pub fn token(&self) -> Token {
+        self.0.lpCompletionKey
+    }
+
+    fn address(&self) -> usize {
+        self.0.lpOverlapped as usize
+    }
+}
+
+// SAFETY: of the two pointers in it, the user cannot get at either.
+unsafe impl Send for Event {}
+// SAFETY: likewise.
+unsafe impl Sync for Event {}
+
+fn new_port() -> io::Result<OwnedHandle> {
+    let port = create_io_completion_port(ffi::INVALID_HANDLE_VALUE, ptr::null_mut())?;
+    // SAFETY: it was made just now, and has no other owner.
+    Ok(unsafe { OwnedHandle::from_raw_handle(port) })
+}
+
+/// From now on, whatever completes on the socket is told to the port. There is no way back.
+fn associate(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
+    create_io_completion_port(socket as ffi::HANDLE, port.as_raw_handle()).map(|_| ())
+}
+
+fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {
+    // SAFETY: two numbers are passed, and no pointer.
+    match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, 0) } {
+        port if port.is_null() => Err(failed("CreateIoCompletionPort")),
+        port => Ok(port),
+    }
+}
+
+fn take_packets(
+    port: &OwnedHandle,
+    packets: &mut Vec<crate::Event>,
+    timeout_ms: u32,
+) -> io::Result<()> {
+    packets.clear();
+    let (room, capacity) = (packets.as_mut_ptr().cast(), packets.capacity() as u32);
+    let (port, mut n) = (port.as_raw_handle(), 0);
+    // SAFETY: `room` has space for `capacity` packets, a `crate::Event` is laid out as one, and we alone have access. The
+    // kernel writes that many at most, and `n` says how many it has written.
+    unsafe {
+        match ffi::GetQueuedCompletionStatusEx(port, room, capacity, &mut n, timeout_ms, 0) {
+            0 if last_error() == ffi::WAIT_TIMEOUT => (),
+            0 => return Err(failed("GetQueuedCompletionStatusEx")),
+            _ => packets.set_len(n as usize),
+        }
+    }
+    Ok(())
+}
+
+fn post(port: &OwnedHandle, overlapped: *mut ffi::OVERLAPPED) -> io::Result<()> {
+    // SAFETY: the pointer is not looked at, only passed on.
+    match unsafe { ffi::PostQueuedCompletionStatus(port.as_raw_handle(), 0, 0, overlapped) } {
+        0 => Err(failed("PostQueuedCompletionStatus")),
+        _ => Ok(()),
+    }
+}
+
+/// Winsock's `WSAGetLastError` is another name for the `GetLastError` that `std` calls.
+fn last_error() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}

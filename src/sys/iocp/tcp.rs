@@ -1,0 +1,344 @@
+//! The stream, and the operation with which it lends the kernel a buffer.
+//!
+//! ```text
+//!            register: WSARecv                                   the packet is taken: an event
+//!   Idle ------------------------------> Receiving -----------------------------------------------> Idle
+//!    |                                       |                                                       ^
+//!    |                                       |  read: it is complete already                         |
+//!    |  register: something is left unread   v                       the packet is taken: an event,  |
+//!    +----------------------------------> Announced -------------------------------------------------+
+//!             (we post a packet)                                     if there is still something to read
+//! ```
+//!
+//! While it is `Receiving`, the `OVERLAPPED` and the buffer are the kernel's, which does not ask whether the stream that
+//! lent them is still there. So they are not in the stream, but in an [`Operation`] of which the stream has one share and
+//! the selector, for the kernel, another.
+
+use super::super::belongs_to_another;
+use super::{Selector, associate, ffi, last_error, post};
+use crate::Token;
+use std::cell::UnsafeCell;
+use std::ffi::c_int;
+use std::io::{self, ErrorKind, Read};
+use std::mem;
+use std::net;
+use std::ops::Range;
+use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+/// How much a stream lends. What exceeds it is read from the socket as ever, so this is no limit; and to lend more would
+/// cost memory that 10,000 waiting streams have 10,000 times.
+const LENT: usize = 4096;
+
+pub struct Operation {
+    overlapped: UnsafeCell<ffi::OVERLAPPED>,
+    buffer: UnsafeCell<[u8; LENT]>,
+    /// Open until the state says `is_dropped`.
+    socket: RawSocket,
+    selector: Weak<Selector>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    token: Token,
+    /// What the receive brought and nobody has read yet: some bytes of the buffer (none: the end of the stream), or an
+    /// error.
+    received: Option<Result<Range<usize>, i32>>,
+    /// How many reads are at the socket itself.
+    readers: usize,
+    is_recalled: bool,
+    is_dropped: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Phase {
+    /// Nothing is lent, and no packet will come.
+    #[default]
+    Idle,
+    /// Registered while a read is at the socket. A receive beside it would share the bytes with it, in an order that
+    /// nobody knows; so whoever ends the last read starts it.
+    Deferred,
+    /// The kernel has the `OVERLAPPED` and the buffer. A packet will come.
+    Receiving,
+    /// Nothing is lent, but a packet will come.
+    Announced,
+}
+
+// SAFETY: `overlapped` and `buffer` are the kernel's while `Receiving`, and otherwise of whoever has locked `state`.
+unsafe impl Send for Operation {}
+// SAFETY: likewise.
+unsafe impl Sync for Operation {}
+
+impl Operation {
+    fn new(socket: RawSocket, selector: Weak<Selector>) -> Operation {
+        Operation {
+            // SAFETY: all of it may be zero.
+            overlapped: unsafe { mem::zeroed() },
+            buffer: UnsafeCell::new([0; LENT]),
+            socket,
+            selector,
+            state: Mutex::default(),
+        }
+    }
+
+    /// By which a packet tells whose it is.
+    pub fn address(&self) -> usize {
+        self.overlapped.get() as usize
+    }
+
+    pub fn register(&self, selector: &Selector, token: Token) -> io::Result<()> {
+        let mut state = self.state();
+        state.token = token;
+        match state.phase {
+            Phase::Idle | Phase::Deferred => self.arm(selector, &mut state),
+            // The packet that will come finds the new token.
+            Phase::Receiving | Phase::Announced => Ok(()),
+        }
+    }
+
+    fn arm(&self, selector: &Selector, state: &mut State) -> io::Result<()> {
+        if !self.receive(state) {
+            post(&selector.port, self.overlapped.get())?;
+            state.phase = Phase::Announced;
+        }
+        Ok(())
+    }
+
+    /// Starts a receive, now or as soon as nobody reads. `false`: there is something to read without one.
+    fn receive(&self, state: &mut State) -> bool {
+        if state.received.is_some() {
+            return false;
+        }
+        if state.readers > 0 {
+            state.phase = Phase::Deferred;
+            return true;
+        }
+        match self.wsa_recv() {
+            Ok(()) => state.phase = Phase::Receiving,
+            Err(error) => state.received = Some(Err(error)),
+        }
+        state.received.is_none()
+    }
+
+    /// Lends the kernel what it needs. From `Ok` on that is the kernel's, even if there were bytes to receive at once:
+    /// either way a packet comes. After an error none comes.
+    fn wsa_recv(&self) -> Result<(), i32> {
+        let (len, buf) = (LENT as u32, self.buffer.get().cast());
+        let (buffers, mut flags) = (ffi::WSABUF { len, buf }, 0);
+        // SAFETY: the socket is open. `buffers` and `flags` are used until the call returns. `overlapped` and the buffer
+        // are ours to lend, for `state` is locked and was not `Receiving`; and they stay where they are until the packet
+        // was taken, for until then the selector has a share in this operation.
+        let result = unsafe {
+            let (socket, overlapped) = (self.socket as ffi::SOCKET, self.overlapped.get());
+            ffi::WSARecv(
+                socket,
+                &buffers,
+                1,
+                ptr::null_mut(),
+                &mut flags,
+                overlapped,
+                None,
+            )
+        };
+        match (result, last_error()) {
+            (0, _) | (_, ffi::WSA_IO_PENDING) => Ok(()),
+            (_, error) => Err(error),
+        }
+    }
+
+    /// Sees whether the receive is complete, and what it brought. That may be known before the packet is taken, and ends
+    /// the loan; but the packet still comes, and until then this operation must stay where it is.
+    fn look(&self, state: &mut State) {
+        let (mut n, mut flags) = (0, 0);
+        // SAFETY: the socket is open, `overlapped` is where it was, and the numbers are used until the call returns.
+        let is_complete = unsafe {
+            let (socket, overlapped) = (self.socket as ffi::SOCKET, self.overlapped.get());
+            ffi::WSAGetOverlappedResult(socket, overlapped, &mut n, false as c_int, &mut flags)
+        };
+        state.received = match (is_complete, last_error()) {
+            (0, ffi::WSA_IO_INCOMPLETE) => return,
+            // It was us who cancelled it, which is no news for a reader. The error's code would not tell that.
+            (0, _) if state.is_recalled => None,
+            (0, ffi::WSAESHUTDOWN) => Some(Ok(0..0)),
+            (0, error) => Some(Err(error)),
+            _ => Some(Ok(0..n as usize)),
+        };
+        state.phase = Phase::Announced;
+    }
+
+    /// The packet was taken from the port. Returns the token if that is an event.
+    pub fn packet_taken(&self, selector: &Selector) -> Option<Token> {
+        let mut state = self.state();
+        if state.is_dropped {
+            selector.operations().remove(&self.address());
+        } else if state.phase == Phase::Receiving {
+            self.look(&mut state);
+        }
+        state.phase = Phase::Idle;
+        // If a read was faster than the packet, the registration goes on waiting, for what comes next.
+        match state.is_recalled || self.receive(&mut state) {
+            true => None,
+            false => Some(state.token),
+        }
+    }
+
+    /// The stream or the port is about to be closed. Returns whether a packet is still to come.
+    pub fn recall(&self, is_dropped: bool) -> bool {
+        let mut state = self.state();
+        if state.phase == Phase::Receiving && !state.is_dropped {
+            // It fails if the receive is complete; then its packet is in the port already.
+            // SAFETY: the socket is open, and the pointer only says which operation is meant.
+            unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
+        }
+        state.is_recalled = true;
+        state.is_dropped |= is_dropped;
+        matches!(state.phase, Phase::Receiving | Phase::Announced)
+    }
+
+    fn read(
+        &self,
+        mut inner: &net::TcpStream,
+        is_nonblocking: &AtomicBool,
+        buf: &mut [u8],
+    ) -> io::Result<usize> {
+        let mut state = self.state();
+        loop {
+            if state.phase == Phase::Receiving {
+                self.look(&mut state);
+            }
+            match state.received.take() {
+                Some(Ok(unread)) => {
+                    let n = unread.len().min(buf.len());
+                    // SAFETY: nothing is lent, and so the buffer belongs to whoever has locked `state`.
+                    let buffer = unsafe { &*self.buffer.get() };
+                    buf[..n].copy_from_slice(&buffer[unread.start..][..n]);
+                    if n < unread.len() {
+                        state.received = Some(Ok(unread.start + n..unread.end));
+                    }
+                    return Ok(n);
+                }
+                Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
+                None if state.phase != Phase::Receiving => break,
+                None if is_nonblocking.load(SeqCst) => return Err(ErrorKind::WouldBlock.into()),
+                None => {
+                    drop(state);
+                    wait_for_completion(self.socket);
+                    state = self.state();
+                }
+            }
+        }
+        state.readers += 1;
+        drop(state);
+        let result = inner.read(buf);
+        // It outlives the lock: if ours were the last share, dropping it would lock `state` too.
+        let selector = self.selector.upgrade();
+        let mut state = self.state();
+        state.readers -= 1;
+        if let (Phase::Deferred, Some(selector)) = (state.phase, &selector) {
+            // If this fails, the next `read` or `register` tries again.
+            let _ = self.arm(selector, &mut state);
+        }
+        result
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sleeps until an operation on the socket is complete, whoever takes its packet from the port, and be it nobody: then the
+/// socket's handle is signaled. But it is no longer so when the next operation starts, perhaps a write in another thread,
+/// which we might miss; so now and then we look without having been told.
+fn wait_for_completion(socket: RawSocket) {
+    const NOW_AND_THEN_MS: u32 = 10;
+    // SAFETY: the socket is open, and no pointer is passed.
+    unsafe { ffi::WaitForSingleObject(socket as ffi::HANDLE, NOW_AND_THEN_MS) };
+}
+
+pub struct TcpStream {
+    pub inner: net::TcpStream,
+    is_nonblocking: AtomicBool,
+    operation: OnceLock<Arc<Operation>>,
+    joining: Mutex<()>,
+}
+
+impl TcpStream {
+    pub fn new(inner: net::TcpStream) -> TcpStream {
+        TcpStream {
+            inner,
+            is_nonblocking: AtomicBool::new(false),
+            operation: OnceLock::new(),
+            joining: Mutex::new(()),
+        }
+    }
+
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.inner.set_nonblocking(nonblocking)?;
+        self.is_nonblocking.store(nonblocking, SeqCst);
+        Ok(())
+    }
+
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.operation.get() {
+            // On Windows, to receive nothing may mean to wait.
+            _ if buf.is_empty() => Ok(0),
+            Some(operation) => operation.read(&self.inner, &self.is_nonblocking, buf),
+            None => (&self.inner).read(buf),
+        }
+    }
+
+    /// The stream's operation, which it has from its first registration on.
+    pub(super) fn join(&self, selector: &Selector) -> io::Result<&Operation> {
+        let operation = match self.operation.get() {
+            Some(operation) => operation,
+            None => self.associate(selector)?,
+        };
+        match operation.selector.ptr_eq(&selector.me) {
+            true => Ok(operation),
+            false => Err(belongs_to_another()),
+        }
+    }
+
+    #[cold]
+    fn associate(&self, selector: &Selector) -> io::Result<&Arc<Operation>> {
+        let _one_at_a_time = self.joining.lock();
+        let socket = self.inner.as_raw_socket();
+        if self.operation.get().is_none() {
+            associate(socket, &selector.port)?;
+        }
+        Ok(self.operation.get_or_init(|| {
+            let operation = Arc::new(Operation::new(socket, selector.me.clone()));
+            let share = operation.clone();
+            selector.operations().insert(operation.address(), share);
+            operation
+        }))
+    }
+}
+
+impl Drop for TcpStream {
+    fn drop(&mut self) {
+        // `inner` is closed after this, so its number is still ours.
+        if let Some(operation) = self.operation.get() {
+            let is_packet_to_come = operation.recall(true);
+            if let (false, Some(selector)) = (is_packet_to_come, operation.selector.upgrade()) {
+                selector.operations().remove(&operation.address());
+            }
+        }
+    }
+}
+
+impl AsSocket for crate::TcpStream {
+    fn as_socket(&self) -> BorrowedSocket<'_> {
+        self.0.inner.as_socket()
+    }
+}
+
+impl AsRawSocket for crate::TcpStream {
+    fn as_raw_socket(&self) -> RawSocket {
+        self.0.inner.as_raw_socket()
+    }
+}
