@@ -18,19 +18,21 @@ use super::super::belongs_to_another;
 use super::{Selector, associate, ffi, last_error, post};
 use crate::Token;
 use std::cell::UnsafeCell;
-use std::ffi::c_int;
 use std::io::{self, ErrorKind, Read};
-use std::mem;
-use std::net;
 use std::ops::Range;
 use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
-use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::{mem, net, ptr};
 
 /// How much a stream lends. What exceeds it is read from the socket as ever, so this is no limit; and to lend more would
 /// cost memory that 10,000 waiting streams have 10,000 times.
 const LENT: usize = 4096;
+
+/// How long a blocking read waits for a receive before it looks without having been told. That the receive is complete
+/// signals the socket's handle, whoever takes packets from the port, and be it nobody; but the next operation, perhaps a
+/// write in another thread, takes the signal back, and so we might miss it.
+const LOOK_AGAIN_MS: u32 = 10;
 
 pub struct Operation {
     overlapped: UnsafeCell<ffi::OVERLAPPED>,
@@ -157,7 +159,7 @@ impl Operation {
         // SAFETY: the socket is open, `overlapped` is where it was, and the numbers are used until the call returns.
         let is_complete = unsafe {
             let (socket, overlapped) = (self.socket as ffi::SOCKET, self.overlapped.get());
-            ffi::WSAGetOverlappedResult(socket, overlapped, &mut n, false as c_int, &mut flags)
+            ffi::WSAGetOverlappedResult(socket, overlapped, &mut n, 0, &mut flags)
         };
         state.received = match (is_complete, last_error()) {
             (0, ffi::WSA_IO_INCOMPLETE) => return,
@@ -199,12 +201,7 @@ impl Operation {
         matches!(state.phase, Phase::Receiving | Phase::Announced)
     }
 
-    fn read(
-        &self,
-        mut inner: &net::TcpStream,
-        is_nonblocking: &AtomicBool,
-        buf: &mut [u8],
-    ) -> io::Result<usize> {
+    fn read(&self, stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state();
         loop {
             if state.phase == Phase::Receiving {
@@ -223,17 +220,20 @@ impl Operation {
                 }
                 Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
                 None if state.phase != Phase::Receiving => break,
-                None if is_nonblocking.load(SeqCst) => return Err(ErrorKind::WouldBlock.into()),
+                None if stream.is_nonblocking.load(SeqCst) => {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
                 None => {
                     drop(state);
-                    wait_for_completion(self.socket);
+                    // SAFETY: the socket is open, and no pointer is passed.
+                    unsafe { ffi::WaitForSingleObject(self.socket as ffi::HANDLE, LOOK_AGAIN_MS) };
                     state = self.state();
                 }
             }
         }
         state.readers += 1;
         drop(state);
-        let result = inner.read(buf);
+        let result = (&stream.inner).read(buf);
         // It outlives the lock: if ours were the last share, dropping it would lock `state` too.
         let selector = self.selector.upgrade();
         let mut state = self.state();
@@ -250,29 +250,19 @@ impl Operation {
     }
 }
 
-/// Sleeps until an operation on the socket is complete, whoever takes its packet from the port, and be it nobody: then the
-/// socket's handle is signaled. But it is no longer so when the next operation starts, perhaps a write in another thread,
-/// which we might miss; so now and then we look without having been told.
-fn wait_for_completion(socket: RawSocket) {
-    const NOW_AND_THEN_MS: u32 = 10;
-    // SAFETY: the socket is open, and no pointer is passed.
-    unsafe { ffi::WaitForSingleObject(socket as ffi::HANDLE, NOW_AND_THEN_MS) };
-}
-
 pub struct TcpStream {
     pub inner: net::TcpStream,
     is_nonblocking: AtomicBool,
     operation: OnceLock<Arc<Operation>>,
-    joining: Mutex<()>,
 }
 
 impl TcpStream {
     pub fn new(inner: net::TcpStream) -> TcpStream {
+        let (is_nonblocking, operation) = Default::default();
         TcpStream {
             inner,
-            is_nonblocking: AtomicBool::new(false),
-            operation: OnceLock::new(),
-            joining: Mutex::new(()),
+            is_nonblocking,
+            operation,
         }
     }
 
@@ -286,7 +276,7 @@ impl TcpStream {
         match self.operation.get() {
             // On Windows, to receive nothing may mean to wait.
             _ if buf.is_empty() => Ok(0),
-            Some(operation) => operation.read(&self.inner, &self.is_nonblocking, buf),
+            Some(operation) => operation.read(self, buf),
             None => (&self.inner).read(buf),
         }
     }
@@ -305,15 +295,15 @@ impl TcpStream {
 
     #[cold]
     fn associate(&self, selector: &Selector) -> io::Result<&Arc<Operation>> {
-        let _one_at_a_time = self.joining.lock();
+        // Of the threads that register with this selector, one comes first. Those that do with another are refused.
+        let mut operations = selector.operations();
         let socket = self.inner.as_raw_socket();
         if self.operation.get().is_none() {
             associate(socket, &selector.port)?;
         }
         Ok(self.operation.get_or_init(|| {
             let operation = Arc::new(Operation::new(socket, selector.me.clone()));
-            let share = operation.clone();
-            selector.operations().insert(operation.address(), share);
+            operations.insert(operation.address(), operation.clone());
             operation
         }))
     }
