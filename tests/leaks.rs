@@ -1,10 +1,12 @@
-//! After two thousand lives, no descriptor more is open than before. (Memory is valgrind's business.)
+//! After thousands of lives, no descriptor more is open than before, and no byte more is allocated.
 //!
 //! One test, for it counts what the whole process has open.
 
 mod common;
 
-use common::{Loop, pair};
+use common::counting::{Counting, allocations, live_bytes};
+use common::os::count_open_handles;
+use common::{Loop, STATES, pair, stream_in};
 use minimio::{Interests, Poll};
 use std::io::{Read, Write};
 
@@ -39,17 +41,55 @@ fn live(number: usize) {
     }
 }
 
-#[test]
-fn nothing_is_open_after_two_thousand_lives() {
-    // Whatever the system opens once, for itself, is open after these.
-    (0..24).for_each(live);
-    let before = common::os::count_open_handles();
-    (0..2000).for_each(live);
-    assert_eq!(common::os::count_open_handles(), before);
+#[global_allocator]
+static GLOBAL: Counting = Counting;
 
-    // What lives on does not keep the rest open: not a stream its loop, ...
+/// Lives so often, and no more is in use then than before.
+#[track_caller]
+fn leaves_nothing(times: usize, mut live: impl FnMut(usize)) {
+    let in_use = || (live_bytes(), count_open_handles());
+    live(200); // whatever is made once, for all, is there after these
+    let before = in_use();
+    assert!(allocations() > 0 && before.1 > 0, "this counts nothing");
+    live(times);
+    assert_eq!(in_use(), before, "bytes and handles");
+}
+
+#[test]
+fn nothing_is_left_of_thousands_of_lives() {
+    leaves_nothing(2000, |times| (0..times).for_each(live));
+
+    // A stream that is gone leaves nothing in a loop that goes on.
+    for state in STATES {
+        let mut event_loop = Loop::new();
+        leaves_nothing(10_000, |times| {
+            for at in 1..=times {
+                drop(stream_in(state, &mut event_loop));
+                if at % 100 == 0 {
+                    // What the system still has to say about them, it says now.
+                    event_loop.expect_none();
+                }
+            }
+        });
+    }
+
+    // A loop that is gone leaves nothing in streams that go on, and they go on well.
+    for state in STATES {
+        leaves_nothing(200, |times| {
+            for _ in 0..times {
+                let mut event_loop = Loop::new();
+                let (mut stream, mut peer) = stream_in(state, &mut event_loop);
+                drop(stream_in(state, &mut event_loop));
+                drop(event_loop);
+                peer.write_all(b"?").unwrap();
+                stream.read_exact(&mut [0]).unwrap();
+            }
+        });
+    }
+
+    // It is not kept open by a stream.
     let (stream, _peer) = pair();
-    let before = common::os::count_open_handles();
+    let before = count_open_handles();
     for _ in 0..20 {
         let _ = Poll::new()
             .unwrap()
@@ -60,5 +100,5 @@ fn nothing_is_open_after_two_thousand_lives() {
     let registrator = poll.registrator();
     let _ = registrator.register(&stream, 1, Interests::READABLE);
     drop((poll, registrator));
-    assert_eq!(common::os::count_open_handles(), before);
+    assert_eq!(count_open_handles(), before);
 }

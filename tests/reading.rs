@@ -149,6 +149,28 @@ fn a_blocking_read_waits_for_data_whether_registered_or_not() {
     }
 }
 
+/// Registered or not: what counts is the mode at the time of the read.
+#[test]
+fn the_mode_may_change_at_any_time() {
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    stream.set_nonblocking(true).unwrap();
+    let nothing_yet = stream.read(&mut [0; 8]).unwrap_err();
+    assert_eq!(nothing_yet.kind(), ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).unwrap();
+    let writer = thread::spawn(move || peer.write_all(b"!").map(|()| peer));
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+    let mut peer = writer.join().unwrap().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    event_loop.register(&stream, 2);
+    let nothing_yet = stream.read(&mut [0; 8]).unwrap_err();
+    assert_eq!(nothing_yet.kind(), ErrorKind::WouldBlock);
+    peer.write_all(b"!").unwrap();
+    event_loop.expect(&[2]);
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+}
+
 #[test]
 fn the_end_of_the_stream_is_zero_bytes_every_time() {
     for is_registered in [false, true] {

@@ -7,8 +7,10 @@ use minimio::{Interests, TcpStream, Token};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
+use std::time::Instant;
 
 /// Eight threads register a thousand streams, again and again, while one polls: each registration gives one event.
 #[test]
@@ -195,4 +197,82 @@ fn readers_in_other_threads_lose_nothing() {
         within_patience(|| poller.join()).unwrap(),
         ErrorKind::Interrupted
     );
+}
+
+/// Windows cancels what a thread has begun when the thread ends, unless a port is there for it.
+#[test]
+fn a_registration_outlives_its_thread() {
+    for _ in 0..20 {
+        let mut event_loop = Loop::new();
+        let (stream, mut peer) = pair();
+        let registrator = event_loop.registrator.clone();
+        let stream = thread::spawn(move || {
+            registrator
+                .register(&stream, 1, Interests::READABLE)
+                .map(|()| stream)
+        })
+        .join()
+        .unwrap()
+        .unwrap();
+        event_loop.expect_none();
+        peer.write_all(b"!").unwrap();
+        event_loop.expect(&[1]);
+        assert_eq!((&stream).read(&mut [0; 8]).unwrap(), 1);
+    }
+}
+
+/// One thread waits in `read`, or is just about to; others register the same stream, and one polls. However they meet,
+/// the bytes keep their order.
+#[test]
+fn whoever_registers_while_another_reads_does_not_mix_the_bytes() {
+    const LEN: usize = 256 << 10;
+    for nonblocking in [false, true] {
+        let mut event_loop = Loop::new();
+        let registrator = event_loop.registrator.clone();
+        let (stream, mut peer) = pair();
+        stream.set_nonblocking(nonblocking).unwrap();
+        let stream = Arc::new(stream);
+        let is_done = AtomicBool::new(false);
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                for chunk in (0..LEN).step_by(64) {
+                    let bytes: Vec<u8> = (chunk..chunk + 64).map(|at| (at % 251) as u8).collect();
+                    peer.write_all(&bytes).unwrap();
+                }
+            });
+            threads.spawn(|| {
+                while !is_done.load(SeqCst) {
+                    registrator
+                        .register(&stream, 1, Interests::READABLE)
+                        .unwrap();
+                }
+            });
+            threads.spawn(|| {
+                while !is_done.load(SeqCst) {
+                    event_loop
+                        .poll
+                        .poll(&mut event_loop.events, Some(1))
+                        .unwrap();
+                }
+            });
+            let (mut received, mut buffer) = (0, [0; 100]);
+            let give_up = Instant::now() + PATIENCE;
+            while received < LEN && Instant::now() < give_up {
+                match (&*stream).read(&mut buffer) {
+                    Ok(n) => {
+                        for byte in &buffer[..n] {
+                            if *byte != (received % 251) as u8 {
+                                is_done.store(true, SeqCst);
+                                panic!("byte {received} is another");
+                            }
+                            received += 1;
+                        }
+                    }
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+            }
+            is_done.store(true, SeqCst);
+            assert_eq!(received, LEN);
+        });
+    }
 }

@@ -4,6 +4,7 @@
 //! waits in vain it fails, once its patience is at an end.
 #![allow(dead_code)] // each test file is a program of its own, and none of them uses everything
 
+pub mod counting;
 pub mod delayserver;
 pub mod os;
 

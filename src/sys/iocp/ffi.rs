@@ -1,5 +1,5 @@
 //! What we need of `<winsock2.h>`, `<minwinbase.h>` and `<ioapiset.h>`, under the names it has there.
-#![allow(non_camel_case_types, non_snake_case)]
+#![allow(non_camel_case_types, non_snake_case, clippy::upper_case_acronyms)]
 
 use std::ffi::{c_char, c_int, c_void};
 

@@ -1,35 +1,30 @@
-//! In the steady state, neither an event nor a registration allocates.
+//! What is allocated for a stream, and when.
 
 mod common;
 
+use common::counting::{Counting, allocations, live_bytes};
+use common::os::allow_open_handles;
 use common::{Loop, pair};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::{Read, Write};
-
-thread_local! {
-    /// This thread's, for the test harness has others, which are none of our business.
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as this function's own contract says.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as this function's own contract says.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
 
 #[global_allocator]
 static GLOBAL: Counting = Counting;
+
+/// Where the system wants a buffer to be lent, the cost of waiting is that buffer; elsewhere it is next to nothing.
+#[test]
+fn a_stream_that_waits_costs_a_few_kibibytes_at_most() {
+    const COUNT: usize = 1000;
+    allow_open_handles(2 * COUNT + 100);
+    let mut event_loop = Loop::new();
+    let (before, pairs) = (live_bytes(), (0..COUNT).map(|_| pair()).collect::<Vec<_>>());
+    for (stream, _) in &pairs {
+        event_loop.register(stream, 1);
+    }
+    let each = (live_bytes() - before) as usize / COUNT;
+    println!("{each} bytes for each stream that waits");
+    assert!(each < 5 * 1024, "{each} bytes each");
+    event_loop.expect_none();
+}
 
 #[test]
 fn a_round_of_waiting_reading_and_registering_allocates_nothing() {
@@ -55,8 +50,8 @@ fn a_round_of_waiting_reading_and_registering_allocates_nothing() {
     };
     // The first time may make room for what is needed ever after.
     round(&mut event_loop);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     assert!(before > 0, "this counts nothing");
     (0..100).for_each(|_| round(&mut event_loop));
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations() - before, 0);
 }

@@ -1,0 +1,42 @@
+//! An allocator that counts. A test program that wants it says `#[global_allocator] static GLOBAL: Counting = Counting;`.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+/// Of one thread, for the test harness has others, which are none of our business.
+#[allow(clippy::missing_const_for_thread_local)] // they are const; on one target, clippy does not see that
+mod of_this_thread {
+    use super::Cell;
+    thread_local! {
+        pub static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+        pub static BYTES: Cell<isize> = const { Cell::new(0) };
+    }
+}
+
+/// How often this thread has allocated so far.
+pub fn allocations() -> usize {
+    of_this_thread::ALLOCATIONS.get()
+}
+
+/// How many bytes this thread has allocated, without those that it has freed.
+pub fn live_bytes() -> isize {
+    of_this_thread::BYTES.get()
+}
+
+pub struct Counting;
+
+// SAFETY: everything is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        of_this_thread::ALLOCATIONS.set(allocations() + 1);
+        of_this_thread::BYTES.set(live_bytes() + layout.size() as isize);
+        // SAFETY: as this function's own contract says.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        of_this_thread::BYTES.set(live_bytes() - layout.size() as isize);
+        // SAFETY: as this function's own contract says.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}

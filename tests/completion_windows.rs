@@ -1,0 +1,197 @@
+//! What only a completion queue can get wrong: who owns the lent buffer, and whose bytes are in it.
+#![cfg(windows)]
+
+mod common;
+
+use common::{Loop, PATIENCE, pair, within_patience};
+use minimio::{Interests, Poll, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::os::windows::io::AsRawSocket;
+use std::time::Instant;
+use std::{net, thread};
+
+#[link(name = "kernel32")]
+unsafe extern "system" {
+    fn CancelIoEx(file: usize, overlapped: *const u8) -> i32;
+}
+
+/// Reads without waiting, until there is something: the data is on its way, and no event is asked for it.
+fn read_soon(stream: &TcpStream, buffer: &mut [u8]) -> usize {
+    let give_up = Instant::now() + PATIENCE;
+    stream.set_nonblocking(true).unwrap();
+    loop {
+        match (&*stream).read(buffer) {
+            Ok(n) => return n,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        assert!(Instant::now() < give_up, "nothing came");
+        thread::yield_now();
+    }
+}
+
+/// The receive is complete, its packet in the port: a read need not wait for anybody to poll. The registration then waits
+/// for what comes next, with the token that is the latest by then.
+#[test]
+fn a_read_may_be_faster_than_the_packet() {
+    let mut event_loop = Loop::new();
+    let (stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    peer.write_all(b"abc").unwrap();
+    let mut buffer = [0; 2];
+    assert_eq!(read_soon(&stream, &mut buffer), 2);
+    assert_eq!(read_soon(&stream, &mut buffer[..1]), 1);
+    event_loop.register(&stream, 2);
+    event_loop.expect_none();
+    event_loop.register(&stream, 3);
+    peer.write_all(b"d").unwrap();
+    event_loop.expect(&[3]);
+    assert_eq!(read_soon(&stream, &mut buffer), 1);
+    assert_eq!(buffer[0], b'd');
+}
+
+/// But what it leaves is an event.
+#[test]
+fn a_read_that_was_faster_and_left_something_leaves_an_event() {
+    let mut event_loop = Loop::new();
+    let (stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    peer.write_all(b"abc").unwrap();
+    let mut buffer = [0; 2];
+    assert_eq!(read_soon(&stream, &mut buffer), 2);
+    event_loop.expect(&[1]);
+    assert_eq!(read_soon(&stream, &mut buffer), 1);
+    assert_eq!(buffer[0], b'c');
+}
+
+/// More than was lent: the rest is in the socket, and comes after it.
+#[test]
+fn what_exceeds_the_buffer_is_read_from_the_socket() {
+    const LEN: usize = 64 << 10;
+    let sent: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8).collect();
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    peer.write_all(&sent).unwrap();
+    event_loop.expect(&[1]);
+    let mut received = vec![0; LEN];
+    stream.read_exact(&mut received).unwrap();
+    assert!(received == sent);
+    stream.set_nonblocking(true).unwrap();
+    let nothing_left = stream.read(&mut received).unwrap_err();
+    assert_eq!(nothing_left.kind(), ErrorKind::WouldBlock);
+}
+
+/// What it lent is not lent any more: neither the packet nor the data may come to memory that others have by now.
+#[test]
+fn a_dropped_stream_is_not_written_to() {
+    let mut event_loop = Loop::new();
+    for _ in 0..50 {
+        let (stream, mut peer) = pair();
+        event_loop.register(&stream, 1);
+        // Of the same connection, so that data can come when the stream is gone.
+        let duplicate = common::os::duplicate(&stream);
+        drop(stream);
+        // If it was freed, these are where it was.
+        let memory: Vec<Vec<u8>> = (64..4500).step_by(8).map(|len| vec![0xA5; len]).collect();
+        let _ = peer.write_all(&[0x5A; 4096]);
+        event_loop.expect_none();
+        assert!(memory.iter().flatten().all(|&byte| byte == 0xA5));
+        // And the data was not taken from the one who is still there.
+        let mut all = [0; 4096];
+        net::TcpStream::from(duplicate)
+            .read_exact(&mut all)
+            .unwrap();
+        assert_eq!(all, [0x5A; 4096]);
+    }
+}
+
+/// A loop that goes cancels what its streams wait for. That is no news for them, and takes no byte.
+#[test]
+fn a_dropped_loop_cancels_without_an_error_and_without_a_loss() {
+    for is_data_there in [false, true] {
+        let event_loop = Loop::new();
+        let (mut stream, mut peer) = pair();
+        event_loop.register(&stream, 1);
+        if is_data_there {
+            peer.write_all(b"one ").unwrap();
+        }
+        drop(event_loop);
+        peer.write_all(b"two").unwrap();
+        drop(peer);
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, if is_data_there { "one two" } else { "two" });
+    }
+}
+
+/// The other end of the same: somebody else's cancel is an event, and an error to collect, which is none of the peer's.
+#[test]
+fn a_strangers_cancel_is_an_error_to_collect() {
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    // SAFETY: the socket is open; null means "whatever is going on".
+    let was_cancelled = unsafe { CancelIoEx(stream.as_raw_socket() as usize, std::ptr::null()) };
+    assert_ne!(was_cancelled, 0);
+    event_loop.expect(&[1]);
+    let error = stream.read(&mut [0]).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::ConnectionReset);
+    // And it goes on.
+    event_loop.register(&stream, 2);
+    peer.write_all(b"!").unwrap();
+    event_loop.expect(&[2]);
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+}
+
+/// The port is told of receives, and of nothing else: a write that ends is no event.
+#[test]
+fn writing_gives_no_event() {
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    let big = vec![7; 1 << 20];
+    let reader = thread::spawn(move || {
+        let mut received = vec![0; 1 << 20];
+        peer.read_exact(&mut received).unwrap();
+        peer
+    });
+    stream.write_all(&big).unwrap();
+    let peer = within_patience(|| reader.join()).unwrap();
+    event_loop.expect_none();
+    drop(peer);
+    event_loop.expect(&[1]);
+}
+
+/// While a receive is under way, the bytes go to the buffer that was lent: as the documentation of `TcpStream` says.
+#[test]
+fn the_raw_socket_does_not_see_what_was_lent_for() {
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    peer.write_all(b"lent").unwrap();
+    event_loop.expect(&[1]);
+    let raw = net::TcpStream::from(common::os::duplicate(&stream));
+    raw.set_nonblocking(true).unwrap();
+    assert_eq!(
+        raw.peek(&mut [0; 8]).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
+    raw.set_nonblocking(false).unwrap();
+    let mut text = [0; 8];
+    assert_eq!(stream.read(&mut text).unwrap(), 4);
+}
+
+/// Windows would say `ERROR_INVALID_PARAMETER`, whoever asks.
+#[test]
+fn a_socket_that_already_has_a_port_is_refused() {
+    let first = Loop::new();
+    let (stream, _peer) = pair();
+    first.register(&stream, 1);
+    let duplicate = TcpStream::from(net::TcpStream::from(common::os::duplicate(&stream)));
+    let poll = Poll::new().unwrap();
+    let refused = poll
+        .registrator()
+        .register(&duplicate, 2, Interests::READABLE)
+        .unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+}
