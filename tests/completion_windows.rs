@@ -7,6 +7,7 @@ use common::{Loop, PATIENCE, pair, within_patience};
 use minimio::{Interests, Poll, TcpStream};
 use std::io::{ErrorKind, Read, Write};
 use std::os::windows::io::AsRawSocket;
+use std::sync::mpsc;
 use std::time::Instant;
 use std::{net, thread};
 
@@ -81,13 +82,24 @@ fn what_exceeds_the_buffer_is_read_from_the_socket() {
     assert_eq!(nothing_left.kind(), ErrorKind::WouldBlock);
 }
 
-/// What it lent is not lent any more: neither the packet nor the data may come to memory that others have by now.
+/// What it lent is not lent any more: neither the outcome nor the data may come to memory that others have by now. (What
+/// was begun by another thread ends when that thread gets around to it, which is later than ours drops the stream.)
 #[test]
 fn a_dropped_stream_is_not_written_to() {
     let mut event_loop = Loop::new();
     for _ in 0..50 {
         let (stream, mut peer) = pair();
-        event_loop.register(&stream, 1);
+        let (registered, is_registered) = mpsc::channel();
+        let (end, is_over) = mpsc::channel::<()>();
+        let registrator = event_loop.registrator.clone();
+        let registrar = thread::spawn(move || {
+            registrator
+                .register(&stream, 1, Interests::READABLE)
+                .unwrap();
+            registered.send(stream).unwrap();
+            is_over.recv().unwrap_err();
+        });
+        let stream = is_registered.recv().unwrap();
         // Of the same connection, so that data can come when the stream is gone.
         let duplicate = common::os::duplicate(&stream);
         drop(stream);
@@ -102,6 +114,8 @@ fn a_dropped_stream_is_not_written_to() {
             .read_exact(&mut all)
             .unwrap();
         assert_eq!(all, [0x5A; 4096]);
+        drop(end);
+        registrar.join().unwrap();
     }
 }
 
