@@ -146,8 +146,7 @@ fn help_helps() {
 fn what_goes_wrong_at_the_start_is_said_in_one_line() {
     let server = Server::start();
     let addr = server.addr.to_string();
-    let (listener, nobody) = common::listen();
-    drop(listener);
+    let (_taken, nobody) = common::nobody();
     let nobody = nobody.to_string();
     let cases: [&[&str]; 4] = [
         &["serve", "--addr", &addr],

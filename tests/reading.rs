@@ -288,8 +288,7 @@ fn two_threads_reading_one_stream_share_its_bytes() {
 
 #[test]
 fn connecting_to_nobody_is_an_error() {
-    let (listener, addr) = common::listen();
-    drop(listener);
+    let (_taken, addr) = common::nobody();
     assert_eq!(
         TcpStream::connect(addr).unwrap_err().kind(),
         ErrorKind::ConnectionRefused
