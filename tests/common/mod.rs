@@ -37,7 +37,8 @@ pub fn listen() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
-/// An address at which nobody listens, as long as the stream that has it is there. (An address that was given up may be that of another test's listener a moment later.)
+/// An address at which nobody listens, as long as the stream that has it is there. (One that was given up may be that of
+/// another test's listener a moment later.)
 pub fn nobody() -> (net::TcpStream, SocketAddr) {
     let (near, _far) = std_pair();
     let addr = near.local_addr().expect("local_addr");
