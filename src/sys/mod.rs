@@ -3,7 +3,8 @@
 //! A backend brings three types, and `poll.rs` and `event.rs` hold it to these signatures:
 //!
 //! - [`Event`]: what the system writes when something happened. `token(&self) -> Token` is what `register` was given.
-//! - [`TcpStream`]: a stream that knows the selector it belongs to. Dropping it takes its registration along.
+//! - [`TcpStream`]: `std`'s stream, `inner`, that knows the selector it belongs to: `new`, `read`, `set_nonblocking`.
+//!   Dropping it takes its registration along.
 //! - [`Selector`]: the system's queue, closed when it is dropped.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
 //!   - `register(&self, &TcpStream, Token) -> io::Result<()>`: asks for one event, which comes at once if the stream is

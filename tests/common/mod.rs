@@ -7,6 +7,7 @@
 pub mod counting;
 pub mod delayserver;
 pub mod os;
+pub mod random;
 
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{Read, Write};
