@@ -40,7 +40,8 @@
 //! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
 //! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on everything
 //!   returns [`Interrupted`](std::io::ErrorKind::Interrupted).
-//! - Streams, registrators and the loop may be dropped in any order. No event comes for a stream that is gone.
+//! - Streams, registrators and the loop may be dropped in any order. No event comes for a stream that is gone: no `poll`
+//!   that begins after the drop brings one. (One that runs meanwhile may have taken it before.)
 //! - No token is reserved, nothing panics on what a user or the system does, and nothing leaks.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 

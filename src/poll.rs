@@ -75,11 +75,12 @@ impl Poll {
         let started = timeout_ms.map(|_| Instant::now());
         let mut left_ms = timeout_ms;
         loop {
-            selector.select(&mut events.0, left_ms)?;
+            let result = selector.select(&mut events.0, left_ms);
             if is_closed.load(SeqCst) {
                 events.0.clear();
                 return Err(closed());
             }
+            result?;
             if !events.is_empty() {
                 return Ok(events.len());
             }
@@ -132,7 +133,7 @@ impl Registrator {
     ///   first one for good, since Windows knows no way to part a socket from its queue.
     /// - [`ErrorKind::Unsupported`]: `interests` is [`Interests::WRITABLE`].
     /// - Others come from the system: on Linux, [`ErrorKind::StorageFull`] says that this user watches more descriptors
-    ///   than `/proc/sys/fs/epoll/max_user_watches` allows.
+    ///   than `/proc/sys/fs/epoll/max_user_watches` allows. The stream belongs to this `Poll` all the same.
     ///
     /// # Examples
     ///
@@ -161,14 +162,14 @@ impl Registrator {
         token: Token,
         interests: Interests,
     ) -> io::Result<()> {
+        if self.is_closed.load(SeqCst) {
+            return Err(closed());
+        }
         if interests.is_writable() {
             return Err(io::Error::new(
                 ErrorKind::Unsupported,
                 "only READABLE is implemented",
             ));
-        }
-        if self.is_closed.load(SeqCst) {
-            return Err(closed());
         }
         self.selector.register(&stream.0, token)
     }

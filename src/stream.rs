@@ -11,8 +11,8 @@ use std::net::{self, Shutdown, ToSocketAddrs};
 /// [`set_nonblocking`](TcpStream::set_nonblocking) says otherwise. `Read` and `Write` are there for `&TcpStream` too, so
 /// that one thread may read while another one writes.
 ///
-/// It belongs to the first `Poll` it was registered with, for good. Dropping it takes its registration back: no event
-/// comes for a stream that is gone, even if a duplicate of its descriptor lives on.
+/// It belongs to the first `Poll` it was registered with, for good. Dropping it takes its registration back: no `poll` that
+/// begins after that brings an event of it, even if a duplicate of its descriptor lives on.
 ///
 /// # Platform differences
 ///

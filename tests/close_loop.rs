@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Loop, pair, readable_pair, within_patience};
-use minimio::{Interests, Registrator, TcpStream};
+use minimio::{Events, Interests, Registrator, TcpStream};
 use std::io::{self, ErrorKind};
 use std::thread;
 
@@ -20,7 +20,7 @@ fn assert_says_closed(registrator: &Registrator, stream: &TcpStream) {
 
 #[test]
 fn a_poll_that_is_waiting_returns() {
-    for timeout in [None, Some(i32::MAX)] {
+    for timeout in [None, Some(i32::MAX)].repeat(50) {
         let mut event_loop = Loop::new();
         let registrator = event_loop.registrator.clone();
         // When this event was taken, the thread is at its next wait, or just before it.
@@ -45,6 +45,7 @@ fn a_poll_that_comes_later_returns() {
         event_loop.registrator.close_loop().unwrap();
         for timeout in [None, Some(i32::MAX), Some(1), Some(0), None] {
             assert_closed(event_loop.poll.poll(&mut event_loop.events, timeout));
+            assert_closed(event_loop.poll.poll(&mut Events::with_capacity(0), timeout));
         }
     });
 }
@@ -83,6 +84,8 @@ fn registering_and_closing_again_are_errors() {
     for _ in 0..2 {
         assert_says_closed(&event_loop.registrator, &stream);
         assert_says_closed(&event_loop.poll.registrator(), &stream);
+        let writable = Interests::WRITABLE;
+        assert_closed(event_loop.registrator.register(&stream, 1, writable));
     }
 }
 

@@ -30,6 +30,14 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
     for (at, client) in clients.into_iter().enumerate() {
         assert!(Answer::read(client).is(200, &at.to_string()));
     }
+    // Those who have their answer and stay all the same are left alone after a while.
+    let mut stay: Vec<_> = (0..40).map(|_| server.ask(0, "x")).collect();
+    for client in &mut stay {
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert!(answer.ends_with(b"x"));
+    }
+    assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
     // Those who leave make room at once, whatever time they have left.
     for _ in 0..3 {
         let clients: Vec<_> = (0..40).map(|_| server.ask(60_000, "never")).collect();
@@ -47,6 +55,18 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
             .all(|line| line.starts_with("delayserver: cannot accept")),
         "{said}"
     );
+}
+
+/// Even if it cannot complain.
+#[test]
+fn nobody_need_read_its_complaints() {
+    let mut server = Server::start_by(limited(32));
+    drop(server.child.stderr.take());
+    let clients: Vec<_> = (0..40).map(|_| server.ask(100, "x")).collect();
+    for client in clients {
+        assert!(Answer::read(client).is(200, "x"));
+    }
+    assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
 }
 
 #[test]

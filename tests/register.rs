@@ -252,7 +252,7 @@ fn a_stream_belongs_to_its_poll_even_when_that_is_gone() {
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
 }
 
-/// Nothing but a stream that was registered belongs to a poll: not one that a poll has refused.
+/// A stream that was refused does not belong to the poll that refused it. (Where the system itself failed, it may.)
 #[test]
 fn a_stream_that_was_refused_may_go_to_another_poll() {
     let (stream, _peer) = readable_pair();

@@ -63,6 +63,9 @@ impl Reactor {
     }
 }
 
+/// A client that trusts any server with its memory would not have it for long.
+const MAX_ANSWER: usize = 64 * 1024;
+
 pub struct Wish {
     pub delay_ms: u32,
     pub text: String,
@@ -157,7 +160,13 @@ impl Request {
     /// Reads until the end of the stream, or until there is no more for the moment: `WouldBlock`, and what has come so
     /// far is kept.
     fn read(&mut self) -> io::Result<()> {
-        self.stream.read_to_end(&mut self.received).map(|_| ())
+        let room = MAX_ANSWER + 1 - self.received.len();
+        let mut stream = (&self.stream).take(room as u64);
+        stream.read_to_end(&mut self.received)?;
+        match self.received.len() {
+            ..=MAX_ANSWER => Ok(()),
+            _ => Err(io::Error::other("the answer is too long")),
+        }
     }
 
     fn into_outcome(self) -> Outcome {

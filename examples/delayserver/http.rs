@@ -126,17 +126,15 @@ pub fn response(status: &str, body: &[u8]) -> Vec<u8> {
     response
 }
 
-/// The status ("200 OK") and the body of a response that came whole.
+/// The status ("200 OK") and the body of a response that came whole. Without a length, what came is the whole.
 pub fn parse_response(received: &[u8]) -> Option<(&str, &[u8])> {
     let (head, body) = received.split_at(end_of_head(received)?);
-    let (status, fields) = from_utf8(head)
-        .ok()?
-        .strip_prefix("HTTP/1.1 ")?
-        .split_once("\r\n")?;
-    let length = fields
-        .lines()
-        .find_map(|field| field.strip_prefix("Content-Length: "))?;
-    (length.parse() == Ok(body.len())).then_some((status, body))
+    let (version, line) = from_utf8(head).ok()?.split_once(' ')?;
+    let (status, fields) = line.split_once('\n')?;
+    let mut fields = fields.lines().filter_map(|field| field.split_once(':'));
+    let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
+    let is_whole = length.is_none_or(|(_, length)| length.trim().parse() == Ok(body.len()));
+    (version.starts_with("HTTP/1.") && is_whole).then_some((status.trim_end(), body))
 }
 
 fn percent_encode(text: &str) -> String {

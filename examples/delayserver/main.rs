@@ -9,6 +9,7 @@ mod timeline;
 
 use client::Wish;
 use server::Server;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -24,15 +25,19 @@ Usage:
   delayserver --help
 
 The server prints its address on its first line and serves until its standard input ends, or Ctrl-C.
+To leave it in the background, give it an input that does not end: `tail -f /dev/null | delayserver serve &`.
 It answers `GET /DELAY/TEXT HTTP/1.1` with TEXT after DELAY (0 to 60000) milliseconds; try a browser,
 or `curl http://ADDR/1000/hello`. Whoever closes its connection has left, and gets no answer.
 
-A client takes any number of DELAY TEXT pairs, waits for all of them at once, and ends with 1 if one
-of them was not answered. Set NO_COLOR to get a plain timeline in a terminal too.
+A client asks any server that speaks so. It takes any number of DELAY TEXT pairs, waits for all of them
+at once, and ends with 1 if one of them was not answered. Set NO_COLOR to get a plain timeline in a terminal too.
 ";
 
 fn main() -> ExitCode {
-    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Result<Vec<String>, _> = env::args_os().skip(1).map(OsString::into_string).collect();
+    let Ok(args) = args else {
+        return usage(); // not even text
+    };
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args[..] {
         [] => demo(),
@@ -49,13 +54,13 @@ fn main() -> ExitCode {
         _ => return usage(),
     };
     result.unwrap_or_else(|why| {
-        eprintln!("delayserver: {why}");
+        complain(&format!("delayserver: {why}\n"));
         ExitCode::FAILURE
     })
 }
 
 fn usage() -> ExitCode {
-    eprint!("{HELP}");
+    complain(HELP);
     ExitCode::from(2)
 }
 
@@ -140,4 +145,9 @@ fn get(addr: &str, wishes: &[Wish], is_telling: bool) -> Result<ExitCode, String
 /// `print!` panics when nobody reads our output any more (`| head`).
 fn say(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// Likewise `eprint!`, when the disk is full to which the errors go.
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }

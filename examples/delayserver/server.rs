@@ -72,7 +72,8 @@ fn accept_clients(
                 // Most likely we are out of descriptors. The client waits in the system's queue, and we until one of
                 // the others has gone: trying again at once would only keep the processor busy.
                 if !is_failing {
-                    eprintln!("delayserver: cannot accept, and will try again: {error}");
+                    let why = format!("delayserver: cannot accept, and will try again: {error}\n");
+                    let _ = io::stderr().write_all(why.as_bytes()); // `eprintln!` panics when that fails
                 }
                 is_failing = true;
                 thread::sleep(Duration::from_millis(20));
@@ -93,7 +94,9 @@ fn accept_client(
     // Into the channel first: where there is an event, there is a client. (Nobody receives when the loop is closed.)
     let sent = newcomers.send((token, Client::new(stream.clone())));
     sent.map_err(|_| ErrorKind::Interrupted)?;
-    registrator.register(&stream, token, Interests::READABLE)
+    // Whoever cannot be heard is not kept waiting.
+    let result = registrator.register(&stream, token, Interests::READABLE);
+    result.inspect_err(|_| drop(stream.shutdown(Shutdown::Both)))
 }
 
 /// Everybody who is connected.

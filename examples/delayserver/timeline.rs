@@ -15,7 +15,7 @@ pub fn draw(wishes: &[Wish], outcomes: &[Outcome], is_colored: bool) -> String {
         .unwrap_or_default();
     let end = format!("{} ms", total.as_millis());
     let mut out = format!(
-        "{:>5}{:>9}{:>11}{:>11}{:>11} |0 ms{end:>width$}| answer\n",
+        "{:>5} {:>8}{:>11}{:>11}{:>11} |0 ms{end:>width$}| answer\n",
         "token",
         "delay",
         "registered",
@@ -26,7 +26,7 @@ pub fn draw(wishes: &[Wish], outcomes: &[Outcome], is_colored: bool) -> String {
     for (token, (wish, outcome)) in wishes.iter().zip(outcomes).enumerate() {
         let _ = writeln!(
             out,
-            "{token:>5}{:>9}{:>11}{:>11}{:>11} |{}| {}",
+            "{token:>5} {:>8}{:>11}{:>11}{:>11} |{}| {}",
             format!("{} ms", wish.delay_ms),
             ms(outcome.registered),
             ms(outcome.event.saturating_sub(outcome.registered)),
@@ -72,7 +72,12 @@ fn ms(time: Duration) -> String {
 fn in_one_line(answer: &Result<String, String>) -> String {
     let (Ok(text) | Err(text)) = answer;
     text.chars()
-        .map(|char| if char.is_control() { '?' } else { char })
+        .map(|char| match char {
+            // These turn the direction of the text around.
+            '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => '?',
+            _ if char.is_control() => '?',
+            _ => char,
+        })
         .take(60)
         .collect()
 }

@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 
-/// The program that `cargo test` has built beside this one. Where it is for another processor, the variable
+/// The program that `cargo test` has built beside this one. (`cargo test --test NAME` builds no example.) Where it is for another processor, the variable
 /// `DELAYSERVER_RUNNER` names the emulator that runs it.
 pub fn command(args: &[&str]) -> Command {
     // Not `current_exe`, which is the emulator's, if there is one.
@@ -56,7 +56,12 @@ impl Server {
         Server::start_by(command(&["serve"]))
     }
 
-    pub fn start_by(mut command: Command) -> Server {
+    pub fn start_by(command: Command) -> Server {
+        Server::try_start_by(command).expect("delayserver serve ended at once")
+    }
+
+    /// `None`: it ended before it was a server.
+    pub fn try_start_by(mut command: Command) -> Option<Server> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -66,8 +71,12 @@ impl Server {
         let mut first_line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
         stdout.read_line(&mut first_line).expect("its first line");
+        if first_line.is_empty() {
+            let _ = child.wait();
+            return None;
+        }
         let addr = first_line.trim().parse().expect("its address");
-        Server { child, addr, stdin }
+        Some(Server { child, addr, stdin })
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -80,10 +89,21 @@ impl Server {
 
     pub fn ask(&self, delay_ms: u32, text: &str) -> TcpStream {
         let mut stream = self.connect();
+        let request = get(delay_ms, text);
+        stream.write_all(request.as_bytes()).expect("write");
         stream
-            .write_all(get(delay_ms, text).as_bytes())
-            .expect("write");
-        stream
+    }
+
+    /// The same for many clients. Whenever one who is served at once has its answer, the server has kept up, and its queue
+    /// of connections, which some systems keep short, is empty.
+    pub fn ask_often(&self, count: usize, delay_ms: u32) -> Vec<TcpStream> {
+        let ask = |at: usize| {
+            if at % 100 == 99 {
+                assert!(self.answer_to(get(0, "x").as_bytes()).is(200, "x"));
+            }
+            self.ask(delay_ms, &at.to_string())
+        };
+        (0..count).map(ask).collect()
     }
 
     /// Sends this, says that there is no more to come (unless that would be taken for leaving), and reads the answer.

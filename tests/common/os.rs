@@ -10,17 +10,18 @@ pub use windows::*;
 #[cfg(unix)]
 mod unix {
     use super::TcpStream;
-    use std::ffi::c_int;
+    use std::ffi::{OsString, c_int};
     use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+    use std::os::unix::ffi::OsStringExt;
     use std::os::unix::process::CommandExt;
     use std::os::unix::thread::JoinHandleExt;
     use std::process::Command;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::thread::JoinHandle;
 
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(any(target_env = "gnu", target_os = "android"))]
     type RlimT = std::ffi::c_ulong;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(any(target_env = "gnu", target_os = "android")))]
     type RlimT = u64;
 
     #[repr(C)]
@@ -36,6 +37,7 @@ mod unix {
         8
     };
     const F_GETFD: c_int = 1;
+    const FD_CLOEXEC: c_int = 1;
     pub const SIGINT: c_int = 2;
     const SIGALRM: c_int = 14;
     const SIG_DFL: usize = 0;
@@ -59,10 +61,24 @@ mod unix {
     }
 
     pub fn count_open_handles() -> usize {
-        // SAFETY: takes no pointer, and only reads a flag of a descriptor that need not exist.
-        (0..8192)
-            .filter(|&fd| unsafe { fcntl(fd, F_GETFD) } != -1)
+        flags_of_descriptors().count()
+    }
+
+    pub fn count_inheritable_handles() -> usize {
+        flags_of_descriptors()
+            .filter(|flags| flags & FD_CLOEXEC == 0)
             .count()
+    }
+
+    fn flags_of_descriptors() -> impl Iterator<Item = c_int> {
+        (0..8192)
+            // SAFETY: takes no pointer, and only reads a flag of a descriptor that need not exist.
+            .map(|fd| unsafe { fcntl(fd, F_GETFD) })
+            .filter(|&flags| flags != -1)
+    }
+
+    pub fn not_unicode() -> OsString {
+        OsString::from_vec(vec![b'x', 0xFF])
     }
 
     /// Many systems allow a process a thousand descriptors, some a quarter of that, unless it asks.
@@ -100,16 +116,14 @@ mod unix {
         INTERRUPTIONS.fetch_add(1, SeqCst);
     }
 
-    /// Interrupts whatever system call the thread is in, by a signal. Returns how often one has arrived so far.
+    /// Interrupts whatever system call the thread is in, by a signal, unless the thread has ended. Returns how often one has
+    /// arrived so far.
     pub fn interrupt<T>(thread: &JoinHandle<T>) -> usize {
         // SAFETY: the handler does nothing that a handler may not do, and the thread's handle keeps its id valid.
         unsafe {
             signal(SIGALRM, count_interruption as *const () as usize);
-            assert_eq!(
-                pthread_kill(thread.as_pthread_t(), SIGALRM),
-                0,
-                "pthread_kill"
-            );
+            let error = pthread_kill(thread.as_pthread_t(), SIGALRM);
+            assert!([0, ESRCH].contains(&error), "pthread_kill: {error}");
         }
         INTERRUPTIONS.load(SeqCst)
     }
@@ -118,6 +132,8 @@ mod unix {
 #[cfg(windows)]
 mod windows {
     use super::TcpStream;
+    use std::ffi::OsString;
+    use std::os::windows::ffi::OsStringExt;
     use std::os::windows::io::{AsRawSocket, AsSocket, OwnedSocket};
     use std::thread::JoinHandle;
 
@@ -138,14 +154,30 @@ mod windows {
         stream.as_raw_socket() as usize
     }
 
-    /// Handles are multiples of four. (Windows would count them for us, but Wine does not.)
+    const HANDLE_FLAG_INHERIT: u32 = 1;
+
     pub fn count_open_handles() -> usize {
-        let mut flags = 0;
-        (4..0x8000)
-            .step_by(4)
-            // SAFETY: the handle need not exist, and `flags` is used until the call returns.
-            .filter(|&handle| unsafe { GetHandleInformation(handle, &mut flags) } != 0)
+        flags_of_handles().count()
+    }
+
+    pub fn count_inheritable_handles() -> usize {
+        flags_of_handles()
+            .filter(|flags| flags & HANDLE_FLAG_INHERIT != 0)
             .count()
+    }
+
+    /// Handles are multiples of four. (Windows would count them for us, but Wine does not.)
+    fn flags_of_handles() -> impl Iterator<Item = u32> {
+        (4..0x8000).step_by(4).filter_map(|handle| {
+            let mut flags = 0;
+            // SAFETY: the handle need not exist, and `flags` is used until the call returns.
+            let exists = unsafe { GetHandleInformation(handle, &mut flags) } != 0;
+            exists.then_some(flags)
+        })
+    }
+
+    pub fn not_unicode() -> OsString {
+        OsString::from_wide(&[0xD800])
     }
 
     /// Windows has no limit that a test would meet.

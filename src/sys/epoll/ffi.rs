@@ -17,8 +17,12 @@ pub struct epoll_event {
     pub data: u64,
 }
 
-/// `O_CLOEXEC`, whose number is this on every architecture but SPARC.
-pub const EPOLL_CLOEXEC: c_int = 0o2000000;
+/// `O_CLOEXEC`: the descriptor is not inherited by programs that we start. SPARC has a number of its own for it.
+pub const EPOLL_CLOEXEC: c_int = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
+    0x400000
+} else {
+    0o2000000
+};
 
 pub const EPOLL_CTL_ADD: c_int = 1;
 pub const EPOLL_CTL_DEL: c_int = 2;
@@ -28,7 +32,7 @@ pub const EPOLLIN: u32 = 0x001;
 pub const EPOLLRDHUP: u32 = 0x2000;
 pub const EPOLLONESHOT: u32 = 1 << 30;
 
-pub const EFD_CLOEXEC: c_int = 0o2000000;
+pub const EFD_CLOEXEC: c_int = EPOLL_CLOEXEC;
 
 unsafe extern "C" {
     /// Makes the queue. <https://man7.org/linux/man-pages/man2/epoll_create1.2.html>
