@@ -67,20 +67,19 @@ impl Poll {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn poll(&mut self, events: &mut Events, timeout_ms: Option<i32>) -> io::Result<usize> {
-        let Registrator {
-            selector,
-            is_closed,
-        } = &self.registrator;
+        let selector = &self.registrator.selector;
+        let is_closed = || self.registrator.is_closed.load(SeqCst);
         let timeout_ms = timeout_ms.map(|ms| ms.max(0));
         let started = timeout_ms.map(|_| Instant::now());
         let mut left_ms = timeout_ms;
         loop {
-            let result = selector.select(&mut events.0, left_ms);
-            if is_closed.load(SeqCst) {
+            selector
+                .select(&mut events.0, left_ms)
+                .map_err(|error| if is_closed() { closed() } else { error })?;
+            if is_closed() {
                 events.0.clear();
                 return Err(closed());
             }
-            result?;
             if !events.is_empty() {
                 return Ok(events.len());
             }
