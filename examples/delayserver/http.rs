@@ -22,26 +22,31 @@ pub struct Refusal {
 }
 
 /// `Ok(None)`: so far so good, but more has to come. A request that cannot become good is refused as soon as that is
-/// known, for its sender may wait for an answer before it sends the rest.
+/// known, for its sender may wait for an answer before it sends the rest; and by its first fault, so that the answer does
+/// not depend on the pieces in which the bytes come.
 pub fn parse(received: &[u8]) -> Result<Option<Request>, Refusal> {
-    let head = &received[..end_of_head(received).unwrap_or(received.len())];
-    if head.len() > MAX_HEAD {
-        let reason = format!("the request's head is longer than {MAX_HEAD} bytes");
-        return Err(Refusal {
+    let received = &received[..received.len().min(MAX_HEAD + 1)];
+    let end_of_line = received.iter().position(|&byte| byte == b'\n');
+    let line = &received[..end_of_line.unwrap_or(received.len())];
+    // What begins like this (a TLS greeting, for one) will not become HTTP however long we wait.
+    if line
+        .iter()
+        .any(|&byte| byte.is_ascii_control() && byte != b'\r')
+    {
+        return Err(not_http());
+    }
+    let request = match end_of_line {
+        Some(_) => Some(parse_line(line.strip_suffix(b"\r").unwrap_or(line))?),
+        None => None,
+    };
+    match end_of_head(received) {
+        Some(len) if len <= MAX_HEAD => Ok(request),
+        _ if received.len() <= MAX_HEAD => Ok(None),
+        _ => Err(Refusal {
             status: "431 Request Header Fields Too Large",
-            reason,
-        });
+            reason: format!("the request's head is longer than {MAX_HEAD} bytes"),
+        }),
     }
-    let line = head.split(|&byte| byte == b'\n').next().unwrap_or(head);
-    if line.len() == head.len() {
-        // What begins like this (a TLS greeting, for one) will not become HTTP however long we wait.
-        let garbage = line
-            .iter()
-            .any(|byte| byte.is_ascii_control() && *byte != b'\r');
-        return if garbage { Err(not_http()) } else { Ok(None) };
-    }
-    let request = parse_line(line.strip_suffix(b"\r").unwrap_or(line))?;
-    Ok(end_of_head(received).map(|_| request))
 }
 
 /// The head ends with an empty line. Whoever types by hand may leave the `\r` out.

@@ -1,0 +1,158 @@
+//! The example's reader of HTTP heads, given whatever a random generator thinks of: `MINIMIO_HEADS` of them (5,000, if it
+//! does not say). The seed is what a failure prints.
+
+mod common;
+#[allow(dead_code)]
+#[path = "../examples/delayserver/http.rs"]
+mod http;
+
+use common::random::Random;
+use http::{MAX_DELAY_MS, MAX_HEAD, Refusal, Request};
+use std::time::Duration;
+
+const GOOD: [&str; 4] = [
+    "GET /1000/hello HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n",
+    "GET /60000/h%C3%A9/%20/x?y=%25 HTTP/1.0\r\n\r\n",
+    "GET /0/ HTTP/1.1\n\nand a body",
+    "POST /1/x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+];
+
+/// What means something to a reader of heads.
+const PARTS: [&str; 20] = [
+    "GET",
+    "HEAD",
+    " ",
+    "/",
+    "//",
+    "0",
+    "60000",
+    "60001",
+    "18446744073709551616",
+    "-1",
+    "%",
+    "%4",
+    "%zz",
+    "%0a",
+    "HTTP/1.1",
+    "HTTP/9",
+    "\r\n",
+    "\n",
+    "\r",
+    "\0",
+];
+
+fn head(random: &mut Random) -> Vec<u8> {
+    let mut head = match random.below(10) {
+        0 => (0..random.below(200))
+            .map(|_| random.below(256) as u8)
+            .collect(),
+        1..4 => (0..random.below(12))
+            .flat_map(|_| random.pick(&PARTS).bytes())
+            .collect(),
+        _ => random.pick(&GOOD).as_bytes().to_vec(),
+    };
+    for _ in 0..random.below(4) {
+        mutate(&mut head, random);
+    }
+    head
+}
+
+fn mutate(head: &mut Vec<u8>, random: &mut Random) {
+    let at = random.below(head.len() + 1);
+    let to = at + random.below(head.len() - at + 1);
+    match random.below(6) {
+        0 => head.truncate(at),
+        1 => drop(head.drain(at..to)),
+        2 => head.insert(at, random.below(256) as u8),
+        3 => drop(head.splice(at..at, random.pick(&PARTS).bytes())),
+        4 => head
+            .iter_mut()
+            .skip(at)
+            .take(1)
+            .for_each(|byte| *byte ^= 1 << random.below(8)),
+        // As long as may be, or a little longer.
+        _ => {
+            let len = (MAX_HEAD + 4).saturating_sub(head.len() + random.below(10));
+            head.splice(at..at, vec![b'x'; len]);
+        }
+    }
+}
+
+/// As the server does: what came so far is parsed again with every piece, until there is an answer.
+fn parse_in_pieces(head: &[u8], random: &mut Random) -> Result<Option<Request>, Refusal> {
+    let mut len = 0;
+    while len < head.len() {
+        len += 1 + random.below((head.len() - len).min(1 + head.len() / 4));
+        match http::parse(&head[..len]) {
+            Ok(None) => (),
+            answer => return answer,
+        }
+    }
+    http::parse(head)
+}
+
+#[test]
+fn every_head_gets_one_of_the_documented_answers() {
+    let count = std::env::var("MINIMIO_HEADS").map_or(5_000, |count| count.parse().unwrap());
+    let mut seen = [0; 5];
+    for seed in 0..count {
+        let mut random = Random::new(seed);
+        let head = head(&mut random);
+        let answer = http::parse(&head);
+        let kind = match &answer {
+            Ok(None) => 0,
+            Ok(Some(request)) => {
+                assert!(
+                    request.delay <= Duration::from_millis(MAX_DELAY_MS.into()),
+                    "seed {seed}"
+                );
+                assert!(head.starts_with(b"GET /"), "seed {seed}");
+                1
+            }
+            Err(Refusal { status, reason }) => {
+                assert!(
+                    !reason.is_empty() && !reason.contains('\n'),
+                    "seed {seed}: {reason}"
+                );
+                let statuses = ["400 ", "405 ", "431 "];
+                let at = statuses.iter().position(|start| status.starts_with(start));
+                2 + at.unwrap_or_else(|| panic!("seed {seed}: {status}"))
+            }
+        };
+        seen[kind] += 1;
+        assert_eq!(
+            parse_in_pieces(&head, &mut random),
+            answer,
+            "seed {seed}: {}",
+            head.escape_ascii()
+        );
+        // It is what a server might send, too.
+        http::parse_response(&head);
+    }
+    println!("more to come, good, 400, 405, 431: {seen:?}");
+    assert!(
+        seen.iter().all(|&times| times > count as usize / 200),
+        "too seldom: {seen:?}"
+    );
+}
+
+#[test]
+fn any_text_comes_back() {
+    let mut random = Random::new(0);
+    for _ in 0..1000 {
+        let chars = (0..random.below(40)).map(|_| char::from_u32(random.below(0x500) as u32));
+        let text: String = chars.flatten().collect();
+        let delay_ms = random.below(MAX_DELAY_MS as usize + 1) as u32;
+        let request = http::parse(&http::request("a:1", delay_ms, &text))
+            .unwrap()
+            .unwrap();
+        assert_eq!(request.text, text.as_bytes());
+        assert_eq!(request.delay, Duration::from_millis(delay_ms.into()));
+        let response = http::response("200 OK", text.as_bytes());
+        assert_eq!(
+            http::parse_response(&response),
+            Some(("200 OK", text.as_bytes()))
+        );
+        assert_eq!(http::parse_response(&response[..response.len() - 1]), None);
+    }
+}
