@@ -1,0 +1,299 @@
+//! Any call to the system may fail. The failure comes out as an error that names the call; nothing leaks, nothing panics,
+//! and the loop goes on.
+//!
+//! The functions with which the library calls the system are answered here: a linker takes the program's own before those
+//! of a shared library. They pass the call on, unless it is its turn to fail.
+#![cfg(unix)]
+
+mod common;
+
+use common::os::count_open_handles;
+use common::{Loop, pair, readable_pair};
+use minimio::{Events, Interests, Poll};
+use std::cell::Cell;
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What this backend calls, when it does what.
+struct Calls {
+    new: &'static [&'static str],
+    register: &'static str,
+    poll: &'static str,
+    wake: &'static str,
+}
+
+const HAS_EPOLL: bool =
+    cfg!(any(target_os = "linux", target_os = "android")) && cfg!(not(minimio_kqueue));
+
+const KEVENT: &str = if cfg!(target_os = "netbsd") {
+    "__kevent50"
+} else {
+    "kevent"
+};
+
+const CALLS: Calls = if HAS_EPOLL {
+    Calls {
+        new: &["epoll_create1", "eventfd", "epoll_ctl"],
+        register: "epoll_ctl",
+        poll: "epoll_wait",
+        wake: "write",
+    }
+} else {
+    Calls {
+        new: &["kqueue", KEVENT],
+        register: KEVENT,
+        poll: KEVENT,
+        wake: KEVENT,
+    }
+};
+
+const EINTR: c_int = 4;
+const EBADF: c_int = 9;
+const ENOMEM: c_int = 12;
+const EINVAL: c_int = 22;
+const ENFILE: c_int = 23;
+const EMFILE: c_int = 24;
+const ENOSPC: c_int = 28;
+
+thread_local! {
+    /// The next call of that name, by this thread, fails with that `errno`.
+    static FAULT: Cell<Option<(&'static str, c_int)>> = const { Cell::new(None) };
+}
+
+fn due(call: &str) -> Option<c_int> {
+    let (_, errno) = FAULT.get().filter(|fault| fault.0 == call)?;
+    FAULT.set(None);
+    Some(errno)
+}
+
+macro_rules! may_fail {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {$(
+        #[unsafe(no_mangle)]
+        extern "C" fn $name($($arg: $type),*) -> $result {
+            if let Some(errno) = due(stringify!($name)) {
+                // SAFETY: it is this thread's `errno`.
+                unsafe { *errno_location() = errno };
+                return -1;
+            }
+            let function = next(stringify!($name));
+            // SAFETY: libc's function of that name has that signature.
+            let function: extern "C" fn($($type),*) -> $result = unsafe { mem::transmute(function) };
+            function($($arg),*)
+        }
+    )*};
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+may_fail! {
+    epoll_create1(flags: c_int) -> c_int;
+    eventfd(initval: c_uint, flags: c_int) -> c_int;
+    epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut c_void) -> c_int;
+    epoll_wait(epfd: c_int, events: *mut c_void, maxevents: c_int, timeout: c_int) -> c_int;
+    write(fd: c_int, buf: *const c_void, count: usize) -> isize;
+}
+
+may_fail! {
+    kqueue() -> c_int;
+}
+
+#[cfg(not(target_os = "netbsd"))]
+may_fail! {
+    kevent(
+        kq: c_int, changelist: *const c_void, nchanges: c_int, eventlist: *mut c_void, nevents: c_int,
+        timeout: *const c_void
+    ) -> c_int;
+}
+
+#[cfg(target_os = "netbsd")]
+may_fail! {
+    __kevent50(
+        kq: c_int, changelist: *const c_void, nchanges: usize, eventlist: *mut c_void, nevents: usize,
+        timeout: *const c_void
+    ) -> c_int;
+}
+
+unsafe extern "C" {
+    fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void;
+
+    #[cfg_attr(
+        any(target_os = "macos", target_os = "ios", target_os = "freebsd"),
+        link_name = "__error"
+    )]
+    #[cfg_attr(
+        any(target_os = "android", target_os = "netbsd", target_os = "openbsd"),
+        link_name = "__errno"
+    )]
+    #[cfg_attr(
+        any(target_os = "linux", target_os = "dragonfly"),
+        link_name = "__errno_location"
+    )]
+    fn errno_location() -> *mut c_int;
+
+    fn close(fd: c_int) -> c_int;
+}
+
+/// The function that would have been called, had we none of that name.
+fn next(name: &str) -> *mut c_void {
+    const RTLD_NEXT: *mut c_void = -1isize as *mut c_void;
+    let name = CString::new(name).unwrap();
+    // SAFETY: the name ends with a zero.
+    let function = unsafe { dlsym(RTLD_NEXT, name.as_ptr()) };
+    assert!(!function.is_null(), "{name:?}");
+    function
+}
+
+/// What the library makes of it when this call fails with that `errno`, at once.
+#[track_caller]
+fn with_fault<T>(call: &'static str, errno: c_int, action: impl FnOnce() -> T) -> T {
+    FAULT.set(Some((call, errno)));
+    let result = action();
+    assert_eq!(FAULT.replace(None), None, "this did not happen");
+    result
+}
+
+#[track_caller]
+fn assert_tells(error: &io::Error, call: &str, errno: c_int) {
+    let cause = io::Error::from_raw_os_error(errno);
+    assert_eq!(error.kind(), cause.kind());
+    assert!(
+        error.to_string().starts_with(call.trim_matches('_')),
+        "{error}"
+    );
+    assert!(error.to_string().ends_with(&cause.to_string()), "{error}");
+}
+
+/// One test at a time: they count what the process has open.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn a_loop_that_cannot_be_made_leaves_nothing_behind() {
+    let _alone = alone();
+    let before = count_open_handles();
+    for call in CALLS.new {
+        for errno in [EMFILE, ENFILE, ENOMEM, ENOSPC] {
+            let error = with_fault(call, errno, Poll::new).unwrap_err();
+            assert_tells(&error, call, errno);
+            assert_eq!(count_open_handles(), before, "{error}");
+        }
+    }
+    Loop::new().expect_none();
+}
+
+#[test]
+fn a_stream_that_could_not_be_registered_may_be_registered_later() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    for errno in [ENOMEM, ENOSPC, EINVAL] {
+        let (stream, _peer) = readable_pair();
+        for _first_and_second_time in 0..2 {
+            let error = with_fault(CALLS.register, errno, || {
+                event_loop
+                    .registrator
+                    .register(&stream, 1, Interests::READABLE)
+            })
+            .unwrap_err();
+            assert_tells(&error, CALLS.register, errno);
+            event_loop.expect_none();
+            event_loop.register(&stream, 2);
+            event_loop.expect(&[2]);
+        }
+    }
+}
+
+/// What the system thinks of a descriptor that is none.
+#[test]
+fn a_stream_whose_descriptor_was_closed_is_an_error() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    for was_registered in [false, true] {
+        let (stream, _peer) = pair();
+        if was_registered {
+            event_loop.register(&stream, 1);
+        }
+        // SAFETY: nobody uses the number for anything else before we forget it.
+        unsafe { close(common::os::number(&stream) as c_int) };
+        let registrator = &event_loop.registrator;
+        let error = registrator
+            .register(&stream, 2, Interests::READABLE)
+            .unwrap_err();
+        mem::forget(stream);
+        assert_tells(&error, CALLS.register, EBADF);
+        event_loop.expect_none();
+    }
+}
+
+#[test]
+fn a_wait_that_fails_loses_no_event() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (stream, _peer) = readable_pair();
+    let mut events = Events::with_capacity(8);
+    for errno in [EBADF, EINVAL, ENOMEM] {
+        event_loop.register(&stream, 1);
+        assert_eq!(event_loop.poll.poll(&mut events, None).unwrap(), 1);
+        event_loop.register(&stream, 2);
+        let result = with_fault(CALLS.poll, errno, || {
+            event_loop.poll.poll(&mut events, None)
+        });
+        assert_tells(&result.unwrap_err(), CALLS.poll, errno);
+        assert!(events.is_empty(), "these were brought before");
+        event_loop.expect(&[2]);
+    }
+}
+
+#[test]
+fn a_signal_is_no_failure() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (stream, _peer) = readable_pair();
+    let mut events = Events::with_capacity(8);
+    for timeout in [None, Some(60_000)] {
+        event_loop.register(&stream, 1);
+        let n = with_fault(CALLS.poll, EINTR, || {
+            event_loop.poll.poll(&mut events, timeout)
+        });
+        assert_eq!(n.unwrap(), 1);
+    }
+    for timeout in [0, 20] {
+        let n = with_fault(CALLS.poll, EINTR, || {
+            event_loop.poll.poll(&mut events, Some(timeout))
+        });
+        assert_eq!(n.unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_loop_that_could_not_be_closed_is_open() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    for errno in [EBADF, ENOMEM, ENOSPC] {
+        let registrator = event_loop.registrator.clone();
+        let error = with_fault(CALLS.wake, errno, || registrator.close_loop()).unwrap_err();
+        assert_eq!(error.kind(), io::Error::from_raw_os_error(errno).kind());
+        event_loop.expect_none();
+    }
+    event_loop.registrator.close_loop().unwrap();
+    let closed = event_loop.poll.poll(&mut event_loop.events, None);
+    assert_eq!(closed.unwrap_err().kind(), ErrorKind::Interrupted);
+}
+
+/// A stream that is dropped cannot tell anybody; what matters is that it is gone.
+#[test]
+fn a_stream_is_dropped_whatever_the_system_says() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let before = count_open_handles();
+    let (stream, peer) = readable_pair();
+    event_loop.register(&stream, 1);
+    FAULT.set(Some((CALLS.register, ENOMEM)));
+    drop(stream);
+    FAULT.set(None);
+    drop(peer);
+    event_loop.expect_none();
+    assert_eq!(count_open_handles(), before);
+}
