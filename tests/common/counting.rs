@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 
 /// Of one thread, for the test harness has others, which are none of our business.
 #[allow(clippy::missing_const_for_thread_local)] // they are const; on one target, clippy does not see that
@@ -23,6 +24,13 @@ pub fn live_bytes() -> isize {
     of_this_thread::BYTES.get()
 }
 
+/// The same, for all threads together.
+pub fn live_bytes_of_all_threads() -> isize {
+    LIVE_BYTES.load(Relaxed)
+}
+
+static LIVE_BYTES: AtomicIsize = AtomicIsize::new(0);
+
 pub struct Counting;
 
 // SAFETY: everything is left to the system's allocator.
@@ -30,12 +38,14 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         of_this_thread::ALLOCATIONS.set(allocations() + 1);
         of_this_thread::BYTES.set(live_bytes() + layout.size() as isize);
+        LIVE_BYTES.fetch_add(layout.size() as isize, Relaxed);
         // SAFETY: as this function's own contract says.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         of_this_thread::BYTES.set(live_bytes() - layout.size() as isize);
+        LIVE_BYTES.fetch_sub(layout.size() as isize, Relaxed);
         // SAFETY: as this function's own contract says.
         unsafe { System.dealloc(ptr, layout) }
     }

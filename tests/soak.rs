@@ -1,0 +1,249 @@
+//! Events at full speed for a while, from streams that come and go, registered by four threads: none is lost, and neither
+//! memory nor descriptors become more.
+//!
+//! `SOAK_S` says for how many seconds (2, if it does not), `SOAK_STREAMS` how many streams (400).
+//!
+//! One test, for it looks at what the whole process uses.
+
+mod common;
+
+use common::counting::{self, Counting};
+use common::os::{allow_open_handles, count_open_handles};
+use common::random::Random;
+use common::{PATIENCE, listen, within_patience};
+use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{self, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+use std::{env, mem, thread};
+
+#[global_allocator]
+static GLOBAL: Counting = Counting;
+
+const THREADS: usize = 4;
+
+/// One of so many events ends a connection and begins another.
+const LIVES: usize = 50;
+
+static EVENTS: AtomicUsize = AtomicUsize::new(0);
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+static IS_OVER: AtomicBool = AtomicBool::new(false);
+
+/// A connection of which one byte is always under way, and so one event.
+struct Connection {
+    near: TcpStream,
+    far: net::TcpStream,
+    token: Token,
+    sent: u8,
+}
+
+struct Worker {
+    number: usize,
+    registrator: Registrator,
+    listener: TcpListener,
+    addr: SocketAddr,
+    random: Random,
+    connections: Vec<Connection>,
+}
+
+/// A token tells the thread, the connection's place there, and how many have been at that place before.
+fn token(thread: usize, place: usize, life: usize) -> Token {
+    life << 14 | place << 2 | thread
+}
+
+impl Worker {
+    fn new(number: usize, registrator: Registrator) -> Worker {
+        let (listener, addr) = listen();
+        let random = Random::new(number as u64);
+        let connections = Vec::new();
+        Worker {
+            number,
+            registrator,
+            listener,
+            addr,
+            random,
+            connections,
+        }
+    }
+
+    fn connect(&mut self, place: usize, life: usize) -> Connection {
+        let near = net::TcpStream::connect(self.addr).expect("connect");
+        let (far, _) = self.listener.accept().expect("accept");
+        near.set_nonblocking(true).unwrap();
+        far.set_nodelay(true).unwrap();
+        CONNECTIONS.fetch_add(1, SeqCst);
+        let near = TcpStream::from(near);
+        let token = token(self.number, place, life);
+        Connection {
+            near,
+            far,
+            token,
+            sent: 0,
+        }
+    }
+
+    /// Sends a byte, of which there will be an event.
+    fn send(&mut self, place: usize) {
+        let connection = &mut self.connections[place];
+        let register = || {
+            self.registrator
+                .register(&connection.near, connection.token, Interests::READABLE)
+                .expect("register")
+        };
+        let send = || {
+            (&connection.far)
+                .write_all(&[connection.sent])
+                .expect("write")
+        };
+        match self.random.below(2) {
+            0 => (register(), send()),
+            _ => (send(), register()),
+        };
+    }
+
+    /// Takes the byte. The event was no empty promise, for nobody else reads.
+    fn receive(&mut self, place: usize) {
+        let connection = &mut self.connections[place];
+        let mut buffer = [0; 2];
+        let n = connection.near.read(&mut buffer).expect("read");
+        assert_eq!((n, buffer[0]), (1, connection.sent), "what was sent");
+        connection.sent = connection.sent.wrapping_add(1);
+    }
+
+    /// Ends a connection of which an event is under way, or will be when it is reset, and puts another in its place.
+    fn renew(&mut self, place: usize) {
+        let life = (self.connections[place].token >> 14) + 1;
+        let new = self.connect(place, life);
+        let old = mem::replace(&mut self.connections[place], new);
+        let Connection {
+            near, far, token, ..
+        } = old;
+        self.registrator
+            .register(&near, token, Interests::READABLE)
+            .expect("register");
+        // What is unread when a stream is closed makes that a reset, of which the system remembers nothing: otherwise it
+        // would soon have no address left.
+        (&near).write_all(b"unread").expect("write");
+        far.peek(&mut [0]).expect("peek");
+        match self.random.below(2) {
+            0 => drop((far, near)),
+            _ => drop((near, far)),
+        }
+    }
+
+    fn run(mut self, tokens: &Receiver<Token>, streams: usize) {
+        for place in 0..streams {
+            let connection = self.connect(place, 0);
+            self.connections.push(connection);
+            self.send(place);
+        }
+        let mut under_way = streams;
+        while under_way > 0 {
+            let token = tokens.recv_timeout(PATIENCE).expect("no event is lost");
+            let place = (token >> 2) & 0xFFF;
+            if self.connections[place].token != token {
+                continue; // of an earlier life
+            }
+            EVENTS.fetch_add(1, SeqCst);
+            self.receive(place);
+            if IS_OVER.load(SeqCst) {
+                under_way -= 1;
+                continue;
+            }
+            if self.random.below(LIVES) == 0 {
+                self.renew(place);
+            }
+            self.send(place);
+        }
+    }
+}
+
+fn poll_and_hand_on(mut poll: Poll, senders: &[Sender<Token>]) {
+    let mut events = Events::with_capacity(256);
+    loop {
+        match poll.poll(&mut events, None) {
+            Ok(_) => (),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return,
+            Err(error) => panic!("{error}"),
+        }
+        for event in &events {
+            // Nobody receives any more when it is over, and the events of earlier lives are all that comes.
+            let _ = senders[event.id() % THREADS].send(event.id());
+        }
+    }
+}
+
+/// The straight line nearest to the figures: how much it rises from the first to the last, and how far from it they are.
+fn growth(figures: &[f64]) -> (f64, f64) {
+    let n = figures.len() as f64;
+    let mean = figures.iter().sum::<f64>() / n;
+    let points: Vec<_> = (0..)
+        .map(|x| x as f64 - (n - 1.0) / 2.0)
+        .zip(figures.iter().map(|y| y - mean))
+        .collect();
+    let sum = |term: &dyn Fn(f64, f64) -> f64| points.iter().map(|&(x, y)| term(x, y)).sum::<f64>();
+    let slope = sum(&|x, y| x * y) / sum(&|x, _| x * x);
+    let noise = (sum(&|x, y| (y - slope * x).powi(2)) / n).sqrt();
+    (slope * (n - 1.0), noise)
+}
+
+/// `slack`: what comes and goes, with the number of events that wait in a channel.
+fn assert_flat(what: &str, figures: &[f64], slack: f64) {
+    let (growth, noise) = growth(figures);
+    let (first, last) = (figures[0], figures[figures.len() - 1]);
+    println!("{what}: {first} at first, {last} at last; trend {growth:+.0}, noise {noise:.0}");
+    assert!(
+        growth <= 4.0 * noise + slack,
+        "{what} become more: {figures:?}"
+    );
+}
+
+#[test]
+fn it_runs_and_runs_and_nothing_grows() {
+    const SAMPLES: usize = 20;
+    let setting = |name, default| env::var(name).map_or(default, |value| value.parse().unwrap());
+    let (seconds, streams) = (setting("SOAK_S", 2), setting("SOAK_STREAMS", 400));
+    allow_open_handles(2 * streams + 200);
+    let poll = Poll::new().unwrap();
+    let registrator = poll.registrator();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel()).unzip();
+    let poller = thread::spawn(move || poll_and_hand_on(poll, &senders));
+    let worker = |(number, tokens)| {
+        let worker = Worker::new(number, registrator.clone());
+        thread::spawn(move || worker.run(&tokens, streams / THREADS))
+    };
+    let workers: Vec<_> = receivers.into_iter().enumerate().map(worker).collect();
+
+    let started = Instant::now();
+    let (mut bytes, mut handles) = (Vec::new(), Vec::new());
+    while bytes.len() < SAMPLES && workers.iter().all(|worker| !worker.is_finished()) {
+        let next =
+            started + Duration::from_secs(seconds as u64) * bytes.len() as u32 / SAMPLES as u32;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        bytes.push(counting::live_bytes_of_all_threads() as f64);
+        handles.push(count_open_handles() as f64);
+    }
+    let (events, connections, elapsed) = (
+        EVENTS.load(SeqCst),
+        CONNECTIONS.load(SeqCst),
+        started.elapsed(),
+    );
+    IS_OVER.store(true, SeqCst);
+    let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+    registrator.close_loop().unwrap();
+    within_patience(|| poller.join()).unwrap();
+    results.into_iter().for_each(|result| result.unwrap());
+
+    let per_second = |count: usize| count as f64 / elapsed.as_secs_f64();
+    println!(
+        "{streams} streams for {elapsed:.1?}: {:.0} events/s, {:.0} connections/s",
+        per_second(events),
+        per_second(connections)
+    );
+    // When everybody has connected, and what is made once, for all, is made.
+    let steady = SAMPLES / 4..;
+    assert_flat("bytes", &bytes[steady.clone()], 65536.0);
+    assert_flat("handles", &handles[steady], 4.0 * THREADS as f64);
+}
