@@ -6,7 +6,7 @@
 //! the port, sleeping while there are none. <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
 //! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
-//! stream's [`Operation`] for [`read`](TcpStream) to hand them out. That costs a buffer for every stream that waits, 40 MB
+//! stream's [`Operation`] for [`read`](TcpStream) to hand them out. That costs a buffer for every stream, 40 MB
 //! for 10,000 of them, and the kernel keeps its pages in physical memory all that time. There are two ways around it. A
 //! receive of *zero* bytes completes when there is something to read, and lends nothing; mio did that once. And one can
 //! ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio, wepoll and libuv do that

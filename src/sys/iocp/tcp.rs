@@ -39,7 +39,8 @@ pub struct Operation {
     buffer: UnsafeCell<[u8; LENT]>,
     /// Open until the state says `is_dropped`.
     socket: RawSocket,
-    selector: Weak<Selector>,
+    /// Whose port the socket belongs to, from the first registration on.
+    selector: OnceLock<Weak<Selector>>,
     state: Mutex<State>,
 }
 
@@ -76,18 +77,14 @@ unsafe impl Send for Operation {}
 unsafe impl Sync for Operation {}
 
 impl Operation {
-    fn new(socket: RawSocket, selector: Weak<Selector>, readers: usize) -> Operation {
-        let state = State {
-            readers,
-            ..State::default()
-        };
+    fn new(socket: RawSocket) -> Operation {
         Operation {
             // SAFETY: all of it may be zero.
             overlapped: unsafe { mem::zeroed() },
             buffer: UnsafeCell::new([0; LENT]),
             socket,
-            selector,
-            state: Mutex::new(state),
+            selector: OnceLock::new(),
+            state: Mutex::default(),
         }
     }
 
@@ -239,20 +236,19 @@ impl Operation {
         state.readers += 1;
         drop(state);
         let result = (&stream.inner).read(buf);
-        self.reader_left();
-        result
-    }
-
-    /// A read that was at the socket is over. If it was the last one, what was deferred begins.
-    fn reader_left(&self) {
         // It outlives the lock: if ours were the last share, dropping it would lock `state` too.
-        let selector = self.selector.upgrade();
+        let selector = self.selector();
         let mut state = self.state();
         state.readers -= 1;
         if let (Phase::Deferred, Some(selector)) = (state.phase, &selector) {
             // If this fails, the next `read` or `register` tries again.
             let _ = self.arm(selector, &mut state);
         }
+        result
+    }
+
+    fn selector(&self) -> Option<Arc<Selector>> {
+        self.selector.get().and_then(Weak::upgrade)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -263,19 +259,15 @@ impl Operation {
 pub struct TcpStream {
     pub inner: net::TcpStream,
     is_nonblocking: AtomicBool,
-    operation: OnceLock<Arc<Operation>>,
-    /// How many reads are at the socket, or were when the operation was made.
-    early_readers: Mutex<usize>,
+    operation: Arc<Operation>,
 }
 
 impl TcpStream {
     pub fn new(inner: net::TcpStream) -> TcpStream {
-        let (is_nonblocking, operation, early_readers) = Default::default();
         TcpStream {
+            operation: Arc::new(Operation::new(inner.as_raw_socket())),
+            is_nonblocking: AtomicBool::new(false),
             inner,
-            is_nonblocking,
-            operation,
-            early_readers,
         }
     }
 
@@ -286,78 +278,45 @@ impl TcpStream {
     }
 
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match self.operation.get() {
+        match buf.is_empty() {
             // On Windows, to receive nothing may mean to wait.
-            _ if buf.is_empty() => Ok(0),
-            Some(operation) => operation.read(self, buf),
-            None => self.read_early(buf),
+            true => Ok(0),
+            false => self.operation.read(self, buf),
         }
     }
 
-    /// Before the stream is registered there is no operation to count who is at the socket.
-    fn read_early(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut readers = self.early_readers();
-        if self.operation.get().is_some() {
-            drop(readers);
-            return self.read(buf);
-        }
-        *readers += 1;
-        drop(readers);
-        let result = (&self.inner).read(buf);
-        let mut readers = self.early_readers();
-        match self.operation.get() {
-            // It has taken over the count.
-            Some(operation) => operation.reader_left(),
-            None => *readers -= 1,
-        }
-        result
-    }
-
-    fn early_readers(&self) -> MutexGuard<'_, usize> {
-        self.early_readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The stream's operation, which it has from its first registration on.
+    /// The stream's operation, which belongs to this selector now, if it did to none before.
     pub(super) fn join(&self, selector: &Selector) -> io::Result<&Operation> {
-        let operation = match self.operation.get() {
-            Some(operation) => operation,
-            None => self.associate(selector)?,
-        };
-        match operation.selector.ptr_eq(&selector.me) {
-            true => Ok(operation),
-            false => Err(belongs_to_another()),
+        if self.operation.selector.get().is_none() {
+            self.associate(selector)?;
+        }
+        match self.operation.selector.get() {
+            Some(mine) if mine.ptr_eq(&selector.me) => Ok(&self.operation),
+            _ => Err(belongs_to_another()),
         }
     }
 
     #[cold]
-    fn associate(&self, selector: &Selector) -> io::Result<&Arc<Operation>> {
+    fn associate(&self, selector: &Selector) -> io::Result<()> {
         // Of the threads that register with this selector, one comes first. Those that do with another are refused.
         let mut operations = selector.operations();
-        let socket = self.inner.as_raw_socket();
-        if self.operation.get().is_none() {
-            associate(socket, &selector.port)?;
+        if self.operation.selector.get().is_none() {
+            associate(self.inner.as_raw_socket(), &selector.port)?;
         }
-        // Beside a read that was there before, too, no receive may begin.
-        let readers = self.early_readers();
-        Ok(self.operation.get_or_init(|| {
-            let operation = Operation::new(socket, selector.me.clone(), *readers);
-            let operation = Arc::new(operation);
-            operations.insert(operation.address(), operation.clone());
-            operation
-        }))
+        self.operation.selector.get_or_init(|| {
+            operations.insert(self.operation.address(), self.operation.clone());
+            selector.me.clone()
+        });
+        Ok(())
     }
 }
 
 impl Drop for TcpStream {
     fn drop(&mut self) {
         // `inner` is closed after this, so its number is still ours.
-        if let Some(operation) = self.operation.get() {
-            let is_packet_to_come = operation.recall(true);
-            if let (false, Some(selector)) = (is_packet_to_come, operation.selector.upgrade()) {
-                selector.operations().remove(&operation.address());
-            }
+        let is_packet_to_come = self.operation.recall(true);
+        if let (false, Some(selector)) = (is_packet_to_come, self.operation.selector()) {
+            selector.operations().remove(&self.operation.address());
         }
     }
 }
