@@ -16,19 +16,50 @@
 //!     looks at the clock and calls again.
 //!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping.
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(minimio_kqueue)))]
 mod epoll;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(minimio_kqueue)))]
 use epoll as backend;
+
+#[cfg(any(
+    target_os = "macos",
+    target_os = "ios",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    minimio_kqueue // a kqueue made of epoll, for tests on Linux
+))]
+mod kqueue;
+#[cfg(any(
+    target_os = "macos",
+    target_os = "ios",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    minimio_kqueue
+))]
+use kqueue as backend;
 
 #[cfg(windows)]
 mod iocp;
 #[cfg(windows)]
 use iocp as backend;
 
-#[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "ios",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+    windows
+)))]
 compile_error!(
-    "minimio has no backend for this target: it knows epoll (Linux, Android) and IOCP (Windows)"
+    "minimio has no backend for this target: it knows epoll (Linux, Android), kqueue (macOS, iOS, the BSDs) and IOCP (Windows)"
 );
 
 #[cfg(unix)]
@@ -41,7 +72,11 @@ use std::{error, fmt, io};
 /// The error that the OS has just reported, with the name of the call that failed in front of it.
 #[cold]
 fn failed(call: &'static str) -> io::Error {
-    let error = io::Error::last_os_error();
+    failed_with(call, io::Error::last_os_error())
+}
+
+#[cold]
+fn failed_with(call: &'static str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), FailedCall { call, error })
 }
 

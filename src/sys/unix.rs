@@ -1,10 +1,11 @@
-//! What the two readiness backends, epoll and kqueue, share: the stream. The kernel says *when* to read it, and moves no
-//! byte before we do, so all there is to do is to remember where it is registered.
+//! What the two readiness backends, epoll and kqueue, share: above all the stream. The kernel says *when* to read it, and
+//! moves no byte before we do, so all there is to do is to remember where it is registered.
 
-use super::Selector;
-use std::io::{self, Read};
+use super::{Selector, failed};
+use std::ffi::c_int;
+use std::io::{self, ErrorKind, Read};
 use std::net;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{OnceLock, Weak};
 
 pub struct TcpStream {
@@ -62,5 +63,26 @@ impl AsFd for crate::TcpStream {
 impl AsRawFd for crate::TcpStream {
     fn as_raw_fd(&self) -> RawFd {
         self.0.inner.as_raw_fd()
+    }
+}
+
+/// What this call has made, closed when it is dropped.
+///
+/// # Safety
+///
+/// `fd` is -1, or a descriptor without an owner.
+pub(super) unsafe fn made(call: &'static str, fd: c_int) -> io::Result<OwnedFd> {
+    match fd {
+        -1 => Err(failed(call)),
+        // SAFETY: as the caller says.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+    }
+}
+
+/// A wait that ended because a signal handler ran has brought nothing, and is no failure.
+pub(super) fn unless_interrupted(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+        result => result,
     }
 }

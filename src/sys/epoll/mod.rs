@@ -10,12 +10,13 @@ pub use super::unix::TcpStream;
 pub use ffi::epoll_event as Event;
 
 use super::failed;
+use super::unix::{made, unless_interrupted};
 use crate::Token;
 use std::ffi::c_int;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 pub struct Selector {
@@ -76,11 +77,7 @@ impl Selector {
         events: &mut Vec<crate::Event>,
         timeout_ms: Option<i32>,
     ) -> io::Result<()> {
-        match epoll_wait(&self.epoll, events, timeout_ms.unwrap_or(-1)) {
-            // A signal handler ran.
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            result => result,
-        }
+        unless_interrupted(epoll_wait(&self.epoll, events, timeout_ms.unwrap_or(-1)))
     }
 
     pub fn wake(&self) -> io::Result<()> {
@@ -110,23 +107,13 @@ impl Event {
 }
 
 fn epoll_create1() -> io::Result<OwnedFd> {
-    // SAFETY: no pointer is passed, and a descriptor that was made just now has no other owner.
-    unsafe {
-        match ffi::epoll_create1(ffi::EPOLL_CLOEXEC) {
-            -1 => Err(failed("epoll_create1")),
-            fd => Ok(OwnedFd::from_raw_fd(fd)),
-        }
-    }
+    // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
+    unsafe { made("epoll_create1", ffi::epoll_create1(ffi::EPOLL_CLOEXEC)) }
 }
 
 fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: no pointer is passed, and a descriptor that was made just now has no other owner.
-    unsafe {
-        match ffi::eventfd(0, ffi::EFD_CLOEXEC) {
-            -1 => Err(failed("eventfd")),
-            fd => Ok(OwnedFd::from_raw_fd(fd)),
-        }
-    }
+    // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
+    unsafe { made("eventfd", ffi::eventfd(0, ffi::EFD_CLOEXEC)) }
 }
 
 fn epoll_ctl(

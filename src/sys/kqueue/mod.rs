@@ -1,0 +1,196 @@
+//! macOS, iOS and the BSDs: kqueue, a *readiness* queue.
+//!
+//! Like epoll it has a list of what we are interested in, and takes from it what is ready. But one call, `kevent`, does
+//! both; and what it lists are not descriptors but pairs of a descriptor and a *filter*, which says what to watch it for.
+//! Such a pair is a knote. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
+
+mod ffi;
+
+pub use super::unix::TcpStream;
+pub use ffi::kevent as Event;
+
+use super::unix::{made, unless_interrupted};
+use super::{failed, failed_with};
+use crate::Token;
+use ffi::{EV_ADD, EV_ONESHOT, EV_RECEIPT, EVFILT_READ};
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::{mem, ptr};
+
+pub struct Selector {
+    kqueue: OwnedFd,
+    waker: Waker,
+    /// For the streams to remember us by: weakly, for the queue must not stay open because a stream does.
+    me: Weak<Selector>,
+}
+
+impl Selector {
+    pub fn new() -> io::Result<Arc<Selector>> {
+        let kqueue = kqueue()?;
+        // Not one-shot, and nobody ever resets it: after `wake` it is ready for every wait. Its token is never looked
+        // at, so that none is taken from the user.
+        let waker = Waker::new(&kqueue)?;
+        Ok(Arc::new_cyclic(|me| Selector {
+            kqueue,
+            waker,
+            me: me.clone(),
+        }))
+    }
+
+    /// A one-shot knote is gone after its event. So it is added each time; and if it is still there, adding it again
+    /// gives it the new token.
+    pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
+        if !stream.belongs_to(&self.me) {
+            stream.join(&self.me)?;
+        }
+        // There is something to read, or the end of the stream, or an error.
+        let mut knote = new_knote(stream.inner.as_raw_fd() as usize, EVFILT_READ);
+        knote.flags |= EV_ONESHOT;
+        knote.udata = ptr::without_provenance_mut(token);
+        change(&self.kqueue, knote)
+    }
+
+    pub fn select(
+        &self,
+        events: &mut Vec<crate::Event>,
+        timeout_ms: Option<i32>,
+    ) -> io::Result<()> {
+        if events.capacity() == 0 {
+            return Err(ErrorKind::InvalidInput.into()); // `kevent` would not wait, and say that the time is over
+        }
+        unless_interrupted(wait(&self.kqueue, events, timeout_ms))
+    }
+
+    pub fn wake(&self) -> io::Result<()> {
+        self.waker.wake(&self.kqueue)
+    }
+
+    /// Nothing to do: a knote belongs to the descriptor, not to the open connection behind it, and goes when the
+    /// descriptor is closed, even if a duplicate lives on.
+    pub fn deregister(&self, _: &TcpStream) {}
+}
+
+impl fmt::Debug for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selector")
+            .field("kqueue", &self.kqueue.as_raw_fd())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Event {
+    pub fn token(&self) -> Token {
+        self.udata.addr()
+    }
+}
+
+// SAFETY: the pointer in it is a number to us.
+unsafe impl Send for Event {}
+// SAFETY: likewise.
+unsafe impl Sync for Event {}
+
+/// An event that is triggered by us.
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
+struct Waker;
+
+#[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
+impl Waker {
+    fn new(kqueue: &OwnedFd) -> io::Result<Waker> {
+        change(kqueue, new_knote(0, ffi::EVFILT_USER))?;
+        Ok(Waker)
+    }
+
+    fn wake(&self, kqueue: &OwnedFd) -> io::Result<()> {
+        let mut knote = new_knote(0, ffi::EVFILT_USER);
+        knote.fflags = ffi::NOTE_TRIGGER;
+        change(kqueue, knote)
+    }
+}
+
+/// A socket on which something arrives that nobody ever reads.
+#[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
+struct Waker(
+    std::os::unix::net::UnixStream,
+    std::os::unix::net::UnixStream,
+);
+
+#[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
+impl Waker {
+    fn new(kqueue: &OwnedFd) -> io::Result<Waker> {
+        let pair = std::os::unix::net::UnixStream::pair();
+        let (near, far) = pair.map_err(|error| failed_with("socketpair", error))?;
+        change(kqueue, new_knote(near.as_raw_fd() as usize, EVFILT_READ))?;
+        Ok(Waker(near, far))
+    }
+
+    fn wake(&self, _: &OwnedFd) -> io::Result<()> {
+        io::Write::write_all(&mut &self.1, b"!")
+    }
+}
+
+fn kqueue() -> io::Result<OwnedFd> {
+    // SAFETY: no pointer is passed, and a descriptor that was made just now has no other owner.
+    let kqueue = unsafe { made("kqueue", ffi::kqueue())? };
+    // `fork` leaves a kqueue behind anyway. This is for `exec` without one.
+    // SAFETY: the descriptor is open, and a number is what this command takes.
+    match unsafe { ffi::fcntl(kqueue.as_raw_fd(), ffi::F_SETFD, ffi::FD_CLOEXEC) } {
+        -1 => Err(failed("fcntl")),
+        _ => Ok(kqueue),
+    }
+}
+
+fn new_knote(ident: usize, filter: ffi::filter_t) -> Event {
+    Event {
+        ident,
+        filter,
+        flags: EV_ADD | EV_RECEIPT,
+        // SAFETY: these are numbers and a pointer, which may be zero.
+        ..unsafe { mem::zeroed() }
+    }
+}
+
+/// Tells the queue one thing. `EV_RECEIPT` makes that the answer comes as an event in the one place that there is, be it an
+/// error or none: so `kevent` has no room to take events that are `select`'s, nor does it sleep until there are some.
+fn change(kqueue: &OwnedFd, mut knote: Event) -> io::Result<()> {
+    let place = &raw mut knote;
+    // SAFETY: the kernel reads one change from `place`, and then writes one event there, before the call returns.
+    match unsafe { ffi::kevent(kqueue.as_raw_fd(), place, 1, place, 1, ptr::null()) } {
+        -1 => Err(failed("kevent")),
+        _ => match knote.data as i32 {
+            0 => Ok(()),
+            errno => Err(failed_with("kevent", io::Error::from_raw_os_error(errno))),
+        },
+    }
+}
+
+fn wait(
+    kqueue: &OwnedFd,
+    events: &mut Vec<crate::Event>,
+    timeout_ms: Option<i32>,
+) -> io::Result<()> {
+    events.clear();
+    let (room, capacity) = (events.as_mut_ptr().cast(), events.capacity());
+    let timeout = timeout_ms.map(|ms| ffi::timespec {
+        tv_sec: (ms / 1000).into(),
+        tv_nsec: (ms % 1000 * 1_000_000).into(),
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: `room` has space for `capacity` events, a `crate::Event` is laid out as one, and we alone have access. The
+    // kernel writes that many at most, and `n` says how many it has written. `timeout` is null or lives as long as the call.
+    unsafe {
+        match ffi::kevent(
+            kqueue.as_raw_fd(),
+            ptr::null(),
+            0,
+            room,
+            capacity as _,
+            timeout,
+        ) {
+            -1 => return Err(failed("kevent")),
+            n => events.set_len(n as usize),
+        }
+    }
+    Ok(())
+}
