@@ -11,7 +11,7 @@ use common::os::count_open_handles;
 use common::{Loop, pair, readable_pair};
 use minimio::{Events, Interests, Poll};
 use std::cell::Cell;
-use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::os::fd::AsRawFd;
@@ -89,7 +89,7 @@ macro_rules! may_fail {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 may_fail! {
     epoll_create1(flags: c_int) -> c_int;
-    eventfd(initval: c_uint, flags: c_int) -> c_int;
+    eventfd(initval: std::ffi::c_uint, flags: c_int) -> c_int;
     epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut c_void) -> c_int;
     epoll_wait(epfd: c_int, events: *mut c_void, maxevents: c_int, timeout: c_int) -> c_int;
     write(fd: c_int, buf: *const c_void, count: usize) -> isize;

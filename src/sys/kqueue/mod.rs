@@ -111,22 +111,22 @@ impl Waker {
 
 /// A socket on which something arrives that nobody ever reads.
 #[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
-struct Waker(
-    std::os::unix::net::UnixStream,
-    std::os::unix::net::UnixStream,
-);
+struct Waker {
+    _near: std::os::unix::net::UnixStream,
+    far: std::os::unix::net::UnixStream,
+}
 
 #[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
 impl Waker {
     fn new(kqueue: &OwnedFd) -> io::Result<Waker> {
         let pair = std::os::unix::net::UnixStream::pair();
-        let (near, far) = pair.map_err(|error| failed_with("socketpair", error))?;
-        change(kqueue, new_knote(near.as_raw_fd() as usize, EVFILT_READ))?;
-        Ok(Waker(near, far))
+        let (_near, far) = pair.map_err(|error| failed_with("socketpair", error))?;
+        change(kqueue, new_knote(_near.as_raw_fd() as usize, EVFILT_READ))?;
+        Ok(Waker { _near, far })
     }
 
     fn wake(&self, _: &OwnedFd) -> io::Result<()> {
-        io::Write::write_all(&mut &self.1, b"!")
+        io::Write::write_all(&mut &self.far, b"!")
     }
 }
 
