@@ -9,12 +9,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub struct Reactor {
-    handle: JoinHandle<io::Result<()>>,
+    handle: JoinHandle<io::Result<Vec<Wait>>>,
     registrator: Registrator,
 }
 
 impl Reactor {
-    pub fn new(evt_sender: Sender<Token>, is_telling: bool) -> io::Result<Reactor> {
+    pub fn new(
+        evt_sender: Sender<Token>,
+        started: Instant,
+        is_telling: bool,
+    ) -> io::Result<Reactor> {
         let mut poll = Poll::new()?;
         let registrator = poll.registrator();
 
@@ -22,14 +26,23 @@ impl Reactor {
             .name("reactor".into())
             .spawn(move || {
                 let mut events = Events::with_capacity(1024);
+                let mut waits = Vec::new();
                 loop {
                     if is_telling {
                         // Not `println!`, which panics when nobody reads our output any more (`| head`).
                         let _ = writeln!(io::stdout(), "Waiting! {:?}", poll);
                     }
-                    match poll.poll(&mut events, Some(200)) {
+                    let began = started.elapsed();
+                    let result = poll.poll(&mut events, Some(200));
+                    waits.push(Wait {
+                        began,
+                        ended: started.elapsed(),
+                        tokens: events.iter().map(|event| event.id()).collect(),
+                        was_closed: result.is_err(),
+                    });
+                    match result {
                         Ok(..) => (),
-                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break Ok(()),
+                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break Ok(waits),
                         Err(e) => break Err(e),
                     };
                     for event in &events {
@@ -51,7 +64,8 @@ impl Reactor {
         self.registrator.clone()
     }
 
-    pub fn stop(self) -> io::Result<()> {
+    /// Its diary is what remains of it.
+    pub fn stop(self) -> io::Result<Vec<Wait>> {
         match self.registrator.close_loop() {
             // Closed already: then the thread's result says more.
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
@@ -71,27 +85,54 @@ pub struct Wish {
     pub text: String,
 }
 
-/// What became of a wish. Times are since the start.
+/// What happened, as both threads saw it. Times are since the start.
+pub struct Record {
+    pub outcomes: Vec<Outcome>,
+    pub waits: Vec<Wait>,
+}
+
+/// One call of `poll`. Without tokens it ended because its time was over, or because the loop was closed.
+pub struct Wait {
+    pub began: Duration,
+    pub ended: Duration,
+    pub tokens: Vec<Token>,
+    pub was_closed: bool,
+}
+
+/// What became of a wish. An answer that comes in parts is registered, and read, once for each.
 pub struct Outcome {
-    pub registered: Duration,
-    pub event: Duration,
+    pub registered: Vec<Duration>,
+    pub read: Vec<Duration>,
     /// The body, or why there is none.
     pub answer: Result<String, String>,
 }
 
+impl Record {
+    /// When the reactor was told of this token: once for each registration.
+    pub fn events(&self, token: Token) -> impl Iterator<Item = Duration> {
+        let waits = self.waits.iter();
+        waits
+            .filter(move |wait| wait.tokens.contains(&token))
+            .map(|wait| wait.ended)
+    }
+}
+
 /// Sends all requests, then waits for all answers at once. `Err` says that it could not even begin.
-pub fn fetch(addr: &str, wishes: &[Wish], is_telling: bool) -> io::Result<Vec<Outcome>> {
+pub fn fetch(addr: &str, wishes: &[Wish], is_telling: bool) -> io::Result<Record> {
+    let started = Instant::now();
     let (evt_sender, evt_receiver) = channel();
-    let reactor = Reactor::new(evt_sender, is_telling)?;
+    let reactor = Reactor::new(evt_sender, started, is_telling)?;
     let outcomes = ask(
         addr,
         wishes,
         &reactor.registrator(),
         &evt_receiver,
+        started,
         is_telling,
     );
-    reactor.stop()?;
-    outcomes
+    let waits = reactor.stop()?;
+    let outcomes = outcomes?;
+    Ok(Record { outcomes, waits })
 }
 
 fn ask(
@@ -99,20 +140,21 @@ fn ask(
     wishes: &[Wish],
     registrator: &Registrator,
     evt_receiver: &Receiver<Token>,
+    started: Instant,
     is_telling: bool,
 ) -> io::Result<Vec<Outcome>> {
-    let started = Instant::now();
     let mut requests = Vec::new();
     for (token, wish) in wishes.iter().enumerate() {
         let mut stream = TcpStream::connect(addr)?;
         stream.write_all(&http::request(addr, wish.delay_ms, &wish.text))?;
         stream.set_nonblocking(true)?;
+        // The time before the call: the event may come before the call returns.
+        let registered = vec![started.elapsed()];
         registrator.register(&stream, token, Interests::READABLE)?;
-        let registered = started.elapsed();
         requests.push(Request {
             stream,
             registered,
-            event: None,
+            read: Vec::new(),
             received: Vec::new(),
             end: None,
         });
@@ -125,10 +167,11 @@ fn ask(
             break;
         };
         let request = &mut requests[token];
-        request.event.get_or_insert(started.elapsed());
+        request.read.push(started.elapsed());
         let before = request.received.len();
         let so_far = match request.read() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                request.registered.push(started.elapsed());
                 registrator.register(&request.stream, token, Interests::READABLE)?;
                 "more to come"
             }
@@ -150,8 +193,8 @@ fn ask(
 
 struct Request {
     stream: TcpStream,
-    registered: Duration,
-    event: Option<Duration>,
+    registered: Vec<Duration>,
+    read: Vec<Duration>,
     received: Vec<u8>,
     end: Option<io::Result<()>>,
 }
@@ -181,7 +224,7 @@ impl Request {
         };
         Outcome {
             registered: self.registered,
-            event: self.event.unwrap_or_default(),
+            read: self.read,
             answer,
         }
     }
