@@ -2,6 +2,7 @@
 //! through a channel; the main thread registers requests, and handles the tokens in the order in which they come.
 
 use crate::http;
+use crate::record::{Diary, Outcome, Record, Wait};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -26,25 +27,21 @@ impl Reactor {
             .name("reactor".into())
             .spawn(move || {
                 let mut events = Events::with_capacity(1024);
-                let mut waits = Vec::new();
+                let mut diary = Diary::new(started);
                 loop {
                     if is_telling {
                         // Not `println!`, which panics when nobody reads our output any more (`| head`).
                         let _ = writeln!(io::stdout(), "Waiting! {:?}", poll);
                     }
-                    let began = started.elapsed();
-                    let result = poll.poll(&mut events, Some(200));
-                    waits.push(Wait {
-                        began,
-                        ended: started.elapsed(),
-                        tokens: events.iter().map(|event| event.id()).collect(),
-                        was_closed: result.is_err(),
-                    });
-                    match result {
+                    diary.wait_begins();
+                    match poll.poll(&mut events, Some(200)) {
                         Ok(..) => (),
-                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break Ok(waits),
+                        Err(ref e) if e.kind() == ErrorKind::Interrupted => {
+                            break Ok(diary.closed());
+                        }
                         Err(e) => break Err(e),
                     };
+                    diary.wait_ended(&events);
                     for event in &events {
                         let event_token = event.id();
                         if evt_sender.send(event_token).is_err() {
@@ -64,7 +61,7 @@ impl Reactor {
         self.registrator.clone()
     }
 
-    /// Its diary is what remains of it.
+    /// What remains is its diary.
     pub fn stop(self) -> io::Result<Vec<Wait>> {
         match self.registrator.close_loop() {
             // Closed already: then the thread's result says more.
@@ -83,38 +80,6 @@ const MAX_ANSWER: usize = 64 * 1024;
 pub struct Wish {
     pub delay_ms: u32,
     pub text: String,
-}
-
-/// What happened, as both threads saw it. Times are since the start.
-pub struct Record {
-    pub outcomes: Vec<Outcome>,
-    pub waits: Vec<Wait>,
-}
-
-/// One call of `poll`. Without tokens it ended because its time was over, or because the loop was closed.
-pub struct Wait {
-    pub began: Duration,
-    pub ended: Duration,
-    pub tokens: Vec<Token>,
-    pub was_closed: bool,
-}
-
-/// What became of a wish. An answer that comes in parts is registered, and read, once for each.
-pub struct Outcome {
-    pub registered: Vec<Duration>,
-    pub read: Vec<Duration>,
-    /// The body, or why there is none.
-    pub answer: Result<String, String>,
-}
-
-impl Record {
-    /// When the reactor was told of this token: once for each registration.
-    pub fn events(&self, token: Token) -> impl Iterator<Item = Duration> {
-        let waits = self.waits.iter();
-        waits
-            .filter(move |wait| wait.tokens.contains(&token))
-            .map(|wait| wait.ended)
-    }
 }
 
 /// Sends all requests, then waits for all answers at once. `Err` says that it could not even begin.
@@ -148,7 +113,7 @@ fn ask(
         let mut stream = TcpStream::connect(addr)?;
         stream.write_all(&http::request(addr, wish.delay_ms, &wish.text))?;
         stream.set_nonblocking(true)?;
-        // The time before the call: the event may come before the call returns.
+        // When the call returns, the event may have been there.
         let registered = vec![started.elapsed()];
         registrator.register(&stream, token, Interests::READABLE)?;
         requests.push(Request {

@@ -1,11 +1,12 @@
 //! The book's program, complete: a server that answers late, and a client that waits for many answers in one thread.
 //!
-//! Read `client.rs` first (it is the book's story), then `server.rs`; `http.rs`, `timeline.rs` and `picture.rs`
-//! are plumbing.
+//! Read `client.rs` first (it is the book's story), then `server.rs`; `http.rs`, `record.rs`, `timeline.rs` and
+//! `picture.rs` are plumbing.
 
 mod client;
 mod http;
 mod picture;
+mod record;
 mod server;
 mod timeline;
 

@@ -3,8 +3,9 @@
 //! It has lanes: what each thread did, and for each request what the kernel had to wait for. From left to right goes the
 //! time; whoever points at something is told the figures.
 
-use crate::client::{Outcome, Record, Wait, Wish};
-use crate::timeline::{delays_together, in_one_line, ms, total};
+use crate::client::Wish;
+use crate::record::{End, Outcome, Record, Wait};
+use crate::timeline::{delays_together, in_one_line, ms};
 use std::fmt::{Arguments, Write};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub fn draw(wishes: &[Wish], record: &Record) -> String {
         end: end(record),
         bottom: FIRST_REQUEST + LANE * wishes.len() as f64,
     };
-    picture.heading(wishes.len(), delays_together(wishes), total(record));
+    picture.heading(wishes.len(), delays_together(wishes), record.total());
     picture.axis();
     picture.main_lane(&record.outcomes);
     picture.reactor_lane(&record.waits);
@@ -66,9 +67,9 @@ impl Picture {
         ));
         let plural = if requests == 1 { "" } else { "s" };
         let heading = format!("{requests} request{plural} at once, one thread that waits: {total}");
-        self.text("heading", 16.0, 36.0, &heading);
+        self.text("heading", 16.0, 32.0, &heading);
         let instead = format!("One after the other, their delays alone would take {delays} ms.");
-        self.text("soft", 16.0, 58.0, &instead);
+        self.text("soft", 16.0, 54.0, &instead);
     }
 
     fn axis(&mut self) {
@@ -84,13 +85,13 @@ impl Picture {
                 true => format!("{} s", time.as_secs()),
                 false => format!("{} ms", time.as_micros() as f64 / 1000.0),
             };
-            self.text("time", self.x(time), 92.0, &name);
+            self.text("time", self.x(time), 88.0, &name);
         }
     }
 
     fn main_lane(&mut self, outcomes: &[Outcome]) {
         self.begin("main");
-        self.text("thread", 16.0, MAIN + 4.0, "main thread");
+        self.text("thread", 16.0, MAIN, "main thread");
         for (token, outcome) in outcomes.iter().enumerate() {
             for &time in &outcome.registered {
                 self.register(time, MAIN, token);
@@ -101,17 +102,17 @@ impl Picture {
                 self.read(time, MAIN, token);
             }
         }
-        self.add(format_args!("</g>"));
+        self.end();
     }
 
     fn reactor_lane(&mut self, waits: &[Wait]) {
         self.begin("reactor");
-        self.text("thread", 16.0, REACTOR + 4.0, "reactor thread");
+        self.text("thread", 16.0, REACTOR, "reactor thread");
         for (at, wait) in waits.iter().enumerate() {
-            let (class, why) = match wait.tokens.len() {
-                0 if wait.was_closed => ("wait closed", "the loop was closed".into()),
-                0 => ("wait timeout", "its time was over".into()),
-                n => ("wait events", format!("events: {n}")),
+            let (class, why) = match &wait.end {
+                End::Events(tokens) => ("wait events", format!("events: {}", tokens.len())),
+                End::Timeout => ("wait timeout", "its time was over".into()),
+                End::Closed => ("wait closed", "the loop was closed".into()),
             };
             let (from, to) = (ms(wait.began), ms(wait.ended));
             let title = format!("poll {}, {from} to {to}: {why}", at + 1);
@@ -120,23 +121,25 @@ impl Picture {
         // On top of all bars: an end is not hidden by the beginning of the next one.
         for wait in waits {
             let (x, ended) = (self.x(wait.ended), ms(wait.ended));
-            match wait.tokens[..] {
-                [] if wait.was_closed => (),
-                [] => self.line("over", [x, x], [REACTOR - 8.0, REACTOR + 8.0], &ended),
-                _ => self.circle("event", x, REACTOR, &format!("{ended}: {:?}", wait.tokens)),
+            match &wait.end {
+                End::Events(tokens) => {
+                    self.circle("event", x, REACTOR, &format!("{ended}: {tokens:?}"));
+                }
+                End::Timeout => self.line("over", [x, x], [REACTOR - 8.0, REACTOR + 8.0], &ended),
+                End::Closed => (),
             }
         }
-        self.add(format_args!("</g>"));
+        self.end();
     }
 
     fn request_lane(&mut self, token: usize, wish: &Wish, outcome: &Outcome, events: &[Duration]) {
         let y = FIRST_REQUEST + LANE * token as f64;
         let path = format!("/{}/{}", wish.delay_ms, in_one_line(&wish.text));
         self.begin("request");
-        self.text("token", 40.0, y + 4.0, &token.to_string());
+        self.text("token", 40.0, y, &token.to_string());
         // An `svg` of its own is a window: should a character be wider than we think, it is cut off there.
         self.add(format_args!("<svg width=\"{}\">", LEFT - 4.0));
-        self.text("path", 48.0, y + 4.0, &fit(&path, COLUMNS));
+        self.text("path", 48.0, y, &fit(&path, COLUMNS));
         self.add(format_args!("</svg>"));
         for (&registered, &event) in outcome.registered.iter().zip(events) {
             let title = format!("{token}: {path}, {} to {}", ms(registered), ms(event));
@@ -153,7 +156,7 @@ impl Picture {
             self.read(time, y, token);
         }
         self.figure(outcome, events, y);
-        self.add(format_args!("</g>"));
+        self.end();
     }
 
     /// When the event came, right of all that is drawn in that lane; the rest is for whoever points at it.
@@ -169,7 +172,7 @@ impl Picture {
             Err(why) => ("figure failed", "failed".into(), why),
         };
         let answer = escape(&in_one_line(answer));
-        let y = y + 4.0;
+        let y = baseline(y);
         self.add(format_args!(
             "<text class=\"{class}\" x=\"{x:.2}\" y=\"{y}\">{figure}<title>{answer}</title></text>"
         ));
@@ -178,26 +181,26 @@ impl Picture {
     fn legend(&mut self) {
         self.begin("legend");
         let y = self.bottom + 12.0;
-        self.text("soft", 16.0, y + 4.0, "for each request");
+        self.text("soft", 16.0, y, "for each request");
         self.line("register", [LEFT, LEFT], [y - 7.0, y + 7.0], "");
-        self.text("soft", LEFT + 10.0, y + 4.0, "registered");
+        self.text("soft", LEFT + 10.0, y, "registered");
         self.sample_bar("kernel", 302.0, y, "the kernel waits for bytes");
         self.circle("event", 528.0, y, "");
-        self.text("soft", 540.0, y + 4.0, "event");
+        self.text("soft", 540.0, y, "event");
         self.circle("read", 604.0, y, "");
-        self.text("soft", 614.0, y + 4.0, "the main thread reads");
+        self.text("soft", 614.0, y, "the main thread reads");
         let y = y + LANE;
-        self.text("soft", 16.0, y + 4.0, "each call of poll");
+        self.text("soft", 16.0, y, "each call of poll");
         self.sample_bar("wait events", LEFT, y, "until there are events");
         self.sample_bar("wait timeout", 402.0, y, "until its 200 ms are over");
         self.line("over", [426.0, 426.0], [y - 8.0, y + 8.0], "");
         self.sample_bar("wait closed", 618.0, y, "until the loop is closed");
-        self.add(format_args!("</g>"));
+        self.end();
     }
 
     fn sample_bar(&mut self, class: &str, x: f64, y: f64, meaning: &str) {
         self.line(class, [x, x + 24.0], [y, y], "");
-        self.text("soft", x + 32.0, y + 4.0, meaning);
+        self.text("soft", x + 32.0, y, meaning);
     }
 
     fn x(&self, time: Duration) -> f64 {
@@ -227,7 +230,7 @@ impl Picture {
 
     fn circle(&mut self, class: &str, x: f64, y: f64, title: &str) {
         let title = titled(title);
-        // The size is no matter of style to all programs that show pictures.
+        // Not in the style: to set a size there is new, and not every program that shows pictures knows it.
         let r = if class == "event" { 5.5 } else { 2.75 };
         self.add(format_args!(
             "<circle class=\"{class}\" cx=\"{x:.2}\" cy=\"{y}\" r=\"{r}\">{title}</circle>"
@@ -235,7 +238,7 @@ impl Picture {
     }
 
     fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
-        let text = escape(text);
+        let (text, y) = (escape(text), baseline(y));
         self.add(format_args!(
             "<text class=\"{class}\" x=\"{x:.2}\" y=\"{y}\">{text}</text>"
         ));
@@ -243,6 +246,10 @@ impl Picture {
 
     fn begin(&mut self, group: &str) {
         self.add(format_args!("<g class=\"{group}\">"));
+    }
+
+    fn end(&mut self) {
+        self.add(format_args!("</g>"));
     }
 
     fn add(&mut self, line: Arguments) {
@@ -270,6 +277,11 @@ fn fit(text: &str, columns: usize) -> String {
         taken <= columns
     });
     fitting.chain(['…']).collect()
+}
+
+/// Of a text that stands beside what has its middle at `y`.
+fn baseline(y: f64) -> f64 {
+    y + 4.0
 }
 
 fn titled(title: &str) -> String {

@@ -1,6 +1,7 @@
 //! Who waited when, as text.
 
-use crate::client::{Record, Wish};
+use crate::client::Wish;
+use crate::record::Record;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ const COLUMNS: usize = 32;
 
 /// A line for each request, and what they come to. In colour, if the terminal has any.
 pub fn draw(wishes: &[Wish], record: &Record, is_colored: bool) -> String {
-    let total = total(record);
+    let total = record.total();
     let end = format!("{} ms", total.as_millis());
     let mut out = format!(
         "{:>5} {:>8}{:>11}{:>11}{:>11} |0 ms{end:>width$}| answer\n",
@@ -42,15 +43,6 @@ pub fn draw(wishes: &[Wish], record: &Record, is_colored: bool) -> String {
         ms(total),
     );
     out
-}
-
-/// Until the last answer began to come.
-pub fn total(record: &Record) -> Duration {
-    let tokens = 0..record.outcomes.len();
-    tokens
-        .filter_map(|token| record.events(token).next())
-        .max()
-        .unwrap_or_default()
 }
 
 pub fn delays_together(wishes: &[Wish]) -> u64 {
