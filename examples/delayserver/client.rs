@@ -17,7 +17,7 @@ pub struct Reactor {
 impl Reactor {
     pub fn new(
         evt_sender: Sender<Token>,
-        started: Instant,
+        mut diary: Diary,
         is_telling: bool,
     ) -> io::Result<Reactor> {
         let mut poll = Poll::new()?;
@@ -27,7 +27,6 @@ impl Reactor {
             .name("reactor".into())
             .spawn(move || {
                 let mut events = Events::with_capacity(1024);
-                let mut diary = Diary::new(started);
                 loop {
                     if is_telling {
                         // Not `println!`, which panics when nobody reads our output any more (`| head`).
@@ -36,10 +35,8 @@ impl Reactor {
                     diary.wait_begins();
                     match poll.poll(&mut events, Some(200)) {
                         Ok(..) => (),
-                        Err(ref e) if e.kind() == ErrorKind::Interrupted => {
-                            break Ok(diary.closed());
-                        }
-                        Err(e) => break Err(e),
+                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break,
+                        Err(e) => return Err(e),
                     };
                     diary.wait_ended(&events);
                     for event in &events {
@@ -49,6 +46,7 @@ impl Reactor {
                         }
                     }
                 }
+                Ok(diary.end())
             })?;
 
         Ok(Reactor {
@@ -86,7 +84,7 @@ pub struct Wish {
 pub fn fetch(addr: &str, wishes: &[Wish], is_telling: bool) -> io::Result<Record> {
     let started = Instant::now();
     let (evt_sender, evt_receiver) = channel();
-    let reactor = Reactor::new(evt_sender, started, is_telling)?;
+    let reactor = Reactor::new(evt_sender, Diary::new(started), is_telling)?;
     let outcomes = ask(
         addr,
         wishes,
@@ -108,23 +106,7 @@ fn ask(
     started: Instant,
     is_telling: bool,
 ) -> io::Result<Vec<Outcome>> {
-    let mut requests = Vec::new();
-    for (token, wish) in wishes.iter().enumerate() {
-        let mut stream = TcpStream::connect(addr)?;
-        stream.write_all(&http::request(addr, wish.delay_ms, &wish.text))?;
-        stream.set_nonblocking(true)?;
-        // When the call returns, the event may have been there.
-        let registered = vec![started.elapsed()];
-        registrator.register(&stream, token, Interests::READABLE)?;
-        requests.push(Request {
-            stream,
-            registered,
-            read: Vec::new(),
-            received: Vec::new(),
-            end: None,
-        });
-    }
-
+    let mut requests = send(addr, wishes, registrator, started)?;
     let mut unanswered = requests.len();
     while unanswered > 0 {
         // An error says that the reactor has ended before its time; its own result will say why.
@@ -154,6 +136,31 @@ fn ask(
         }
     }
     Ok(requests.into_iter().map(Request::into_outcome).collect())
+}
+
+fn send(
+    addr: &str,
+    wishes: &[Wish],
+    registrator: &Registrator,
+    started: Instant,
+) -> io::Result<Vec<Request>> {
+    let mut requests = Vec::new();
+    for (token, wish) in wishes.iter().enumerate() {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.write_all(&http::request(addr, wish.delay_ms, &wish.text))?;
+        stream.set_nonblocking(true)?;
+        // When the call returns, the event may have been there.
+        let registered = vec![started.elapsed()];
+        registrator.register(&stream, token, Interests::READABLE)?;
+        requests.push(Request {
+            stream,
+            registered,
+            read: Vec::new(),
+            received: Vec::new(),
+            end: None,
+        });
+    }
+    Ok(requests)
 }
 
 struct Request {

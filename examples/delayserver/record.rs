@@ -75,7 +75,7 @@ impl Diary {
     }
 
     /// The last wait was ended by `close_loop`.
-    pub fn closed(mut self) -> Vec<Wait> {
+    pub fn end(mut self) -> Vec<Wait> {
         self.write(End::Closed);
         self.waits
     }
