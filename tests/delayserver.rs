@@ -176,6 +176,14 @@ fn a_wrong_command_line_shows_the_right_one() {
         &["get", "127.0.0.1:1", "soon", "a"],
         &["get", "127.0.0.1:1", "-1", "a"],
         &["--help", "me"],
+        &["--svg"],
+        &["--svg", "x.svg", "more"],
+        &["serve", "--svg", "x.svg"],
+        &["get", "--svg"],
+        &["get", "--svg", "x.svg"],
+        &["get", "--svg", "x.svg", "127.0.0.1:1"],
+        &["get", "--svg", "x.svg", "127.0.0.1:1", "100"],
+        &["get", "127.0.0.1:1", "100", "a", "--svg", "x.svg"],
     ];
     for args in wrong {
         let output = run(args);
@@ -194,7 +202,9 @@ fn help_helps() {
     for flag in ["--help", "-h", "help"] {
         let output = run(&[flag]);
         assert!(output.status.success());
-        for word in ["Usage:", "serve", "get", "curl", "60000", "NO_COLOR"] {
+        for word in [
+            "Usage:", "serve", "get", "curl", "60000", "NO_COLOR", "--svg",
+        ] {
             assert!(stdout(&output).contains(word), "{word}");
         }
     }

@@ -2,6 +2,7 @@
 //! through a channel; the main thread registers requests, and handles the tokens in the order in which they come.
 
 use crate::http;
+use crate::record::{Diary, Outcome, Record, Wait};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,12 +10,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub struct Reactor {
-    handle: JoinHandle<io::Result<()>>,
+    handle: JoinHandle<io::Result<Vec<Wait>>>,
     registrator: Registrator,
 }
 
 impl Reactor {
-    pub fn new(evt_sender: Sender<Token>, is_telling: bool) -> io::Result<Reactor> {
+    pub fn new(
+        evt_sender: Sender<Token>,
+        mut diary: Diary,
+        is_telling: bool,
+    ) -> io::Result<Reactor> {
         let mut poll = Poll::new()?;
         let registrator = poll.registrator();
 
@@ -27,11 +32,13 @@ impl Reactor {
                         // Not `println!`, which panics when nobody reads our output any more (`| head`).
                         let _ = writeln!(io::stdout(), "Waiting! {:?}", poll);
                     }
+                    diary.wait_begins();
                     match poll.poll(&mut events, Some(200)) {
                         Ok(..) => (),
-                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break Ok(()),
-                        Err(e) => break Err(e),
+                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break,
+                        Err(e) => return Err(e),
                     };
+                    diary.wait_ended(&events);
                     for event in &events {
                         let event_token = event.id();
                         if evt_sender.send(event_token).is_err() {
@@ -39,6 +46,7 @@ impl Reactor {
                         }
                     }
                 }
+                Ok(diary.end())
             })?;
 
         Ok(Reactor {
@@ -51,7 +59,8 @@ impl Reactor {
         self.registrator.clone()
     }
 
-    pub fn stop(self) -> io::Result<()> {
+    /// What remains is its diary.
+    pub fn stop(self) -> io::Result<Vec<Wait>> {
         match self.registrator.close_loop() {
             // Closed already: then the thread's result says more.
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
@@ -71,27 +80,22 @@ pub struct Wish {
     pub text: String,
 }
 
-/// What became of a wish. Times are since the start.
-pub struct Outcome {
-    pub registered: Duration,
-    pub event: Duration,
-    /// The body, or why there is none.
-    pub answer: Result<String, String>,
-}
-
 /// Sends all requests, then waits for all answers at once. `Err` says that it could not even begin.
-pub fn fetch(addr: &str, wishes: &[Wish], is_telling: bool) -> io::Result<Vec<Outcome>> {
+pub fn fetch(addr: &str, wishes: &[Wish], is_telling: bool) -> io::Result<Record> {
+    let started = Instant::now();
     let (evt_sender, evt_receiver) = channel();
-    let reactor = Reactor::new(evt_sender, is_telling)?;
+    let reactor = Reactor::new(evt_sender, Diary::new(started), is_telling)?;
     let outcomes = ask(
         addr,
         wishes,
         &reactor.registrator(),
         &evt_receiver,
+        started,
         is_telling,
     );
-    reactor.stop()?;
-    outcomes
+    let waits = reactor.stop()?;
+    let outcomes = outcomes?;
+    Ok(Record { outcomes, waits })
 }
 
 fn ask(
@@ -99,25 +103,10 @@ fn ask(
     wishes: &[Wish],
     registrator: &Registrator,
     evt_receiver: &Receiver<Token>,
+    started: Instant,
     is_telling: bool,
 ) -> io::Result<Vec<Outcome>> {
-    let started = Instant::now();
-    let mut requests = Vec::new();
-    for (token, wish) in wishes.iter().enumerate() {
-        let mut stream = TcpStream::connect(addr)?;
-        stream.write_all(&http::request(addr, wish.delay_ms, &wish.text))?;
-        stream.set_nonblocking(true)?;
-        registrator.register(&stream, token, Interests::READABLE)?;
-        let registered = started.elapsed();
-        requests.push(Request {
-            stream,
-            registered,
-            event: None,
-            received: Vec::new(),
-            end: None,
-        });
-    }
-
+    let mut requests = send(addr, wishes, registrator, started)?;
     let mut unanswered = requests.len();
     while unanswered > 0 {
         // An error says that the reactor has ended before its time; its own result will say why.
@@ -125,10 +114,11 @@ fn ask(
             break;
         };
         let request = &mut requests[token];
-        request.event.get_or_insert(started.elapsed());
+        request.read.push(started.elapsed());
         let before = request.received.len();
         let so_far = match request.read() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                request.registered.push(started.elapsed());
                 registrator.register(&request.stream, token, Interests::READABLE)?;
                 "more to come"
             }
@@ -148,10 +138,35 @@ fn ask(
     Ok(requests.into_iter().map(Request::into_outcome).collect())
 }
 
+fn send(
+    addr: &str,
+    wishes: &[Wish],
+    registrator: &Registrator,
+    started: Instant,
+) -> io::Result<Vec<Request>> {
+    let mut requests = Vec::new();
+    for (token, wish) in wishes.iter().enumerate() {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.write_all(&http::request(addr, wish.delay_ms, &wish.text))?;
+        stream.set_nonblocking(true)?;
+        // When the call returns, the event may have been there.
+        let registered = vec![started.elapsed()];
+        registrator.register(&stream, token, Interests::READABLE)?;
+        requests.push(Request {
+            stream,
+            registered,
+            read: Vec::new(),
+            received: Vec::new(),
+            end: None,
+        });
+    }
+    Ok(requests)
+}
+
 struct Request {
     stream: TcpStream,
-    registered: Duration,
-    event: Option<Duration>,
+    registered: Vec<Duration>,
+    read: Vec<Duration>,
     received: Vec<u8>,
     end: Option<io::Result<()>>,
 }
@@ -181,7 +196,7 @@ impl Request {
         };
         Outcome {
             registered: self.registered,
-            event: self.event.unwrap_or_default(),
+            read: self.read,
             answer,
         }
     }

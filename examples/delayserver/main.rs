@@ -1,15 +1,19 @@
 //! The book's program, complete: a server that answers late, and a client that waits for many answers in one thread.
 //!
-//! Read `client.rs` first (it is the book's story), then `server.rs`; `http.rs` and `timeline.rs` are plumbing.
+//! Read `client.rs` first (it is the book's story), then `server.rs`; `http.rs`, `record.rs`, `timeline.rs` and
+//! `picture.rs` are plumbing.
 
 mod client;
 mod http;
+mod picture;
+mod record;
 mod server;
 mod timeline;
 
 use client::Wish;
 use server::Server;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -19,9 +23,10 @@ const HELP: &str = "\
 A server that answers late, and a client that waits for many answers in one thread.
 
 Usage:
-  delayserver                            start a server, send it ten requests, draw who waited when
-  delayserver serve [--addr ADDR]        only the server (default: 127.0.0.1:0, a free port)
-  delayserver get ADDR DELAY TEXT [...]  only the client: ask ADDR for TEXT after DELAY milliseconds
+  delayserver [--svg FILE]         start a server, send it ten requests, draw who waited when
+  delayserver serve [--addr ADDR]  only the server (default: 127.0.0.1:0, a free port)
+  delayserver get [--svg FILE] ADDR DELAY TEXT [...]
+                                   only the client: ask ADDR for TEXT after DELAY milliseconds
   delayserver --help
 
 The server prints its address on its first line and serves until its standard input ends, or Ctrl-C.
@@ -31,6 +36,8 @@ or `curl http://ADDR/1000/hello`. Whoever closes its connection has left, and ge
 
 A client asks any server that speaks so. It takes any number of DELAY TEXT pairs, waits for all of them
 at once, and ends with 1 if one of them was not answered. Set NO_COLOR to get a plain timeline in a terminal too.
+With --svg it writes the timeline to FILE as well, as a picture for any browser, with more in it: what each thread did,
+and every wait of the reactor.
 ";
 
 fn main() -> ExitCode {
@@ -40,11 +47,12 @@ fn main() -> ExitCode {
     };
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args[..] {
-        [] => demo(),
+        [] => demo(None),
+        ["--svg", file] => demo(Some(file)),
         ["serve"] => serve("127.0.0.1:0"),
         ["serve", "--addr", addr] => serve(addr),
-        ["get", addr, ref wishes @ ..] => match parse_wishes(wishes) {
-            Some(wishes) => get(addr, &wishes, false),
+        ["get", ref args @ ..] => match parse_get(args) {
+            Some((svg, addr, wishes)) => get(addr, &wishes, svg, false),
             None => return usage(),
         },
         ["--help" | "-h" | "help"] => {
@@ -64,6 +72,15 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
+/// A file for the picture perhaps, an address, and wishes.
+fn parse_get<'a>(args: &[&'a str]) -> Option<(Option<&'a str>, &'a str, Vec<Wish>)> {
+    match args {
+        ["--svg", file, addr, wishes @ ..] => Some((Some(file), addr, parse_wishes(wishes)?)),
+        [addr, wishes @ ..] => Some((None, addr, parse_wishes(wishes)?)),
+        [] => None,
+    }
+}
+
 /// Pairs of a delay and a text, at least one.
 fn parse_wishes(args: &[&str]) -> Option<Vec<Wish>> {
     let pairs = args.chunks(2).map(|pair| match pair {
@@ -78,7 +95,7 @@ fn parse_wishes(args: &[&str]) -> Option<Vec<Wish>> {
         .filter(|wishes| !wishes.is_empty())
 }
 
-fn demo() -> Result<ExitCode, String> {
+fn demo(svg: Option<&str>) -> Result<ExitCode, String> {
     let (addr, server) = start_server("127.0.0.1:0")?;
     say(&format!(
         "A delay server on {addr}, and ten requests with delays of 1000 to 100 ms:\n\n"
@@ -94,7 +111,7 @@ fn demo() -> Result<ExitCode, String> {
             text: format!("after-{}-ms", i * 100),
         })
         .collect();
-    let result = get(&addr, &wishes, true)?;
+    let result = get(&addr, &wishes, svg, true)?;
 
     registrator
         .close_loop()
@@ -127,16 +144,32 @@ fn start_server(addr: &str) -> Result<(String, Server), String> {
     Ok((addr.to_string(), server))
 }
 
-fn get(addr: &str, wishes: &[Wish], is_telling: bool) -> Result<ExitCode, String> {
-    let outcomes =
+fn get(
+    addr: &str,
+    wishes: &[Wish],
+    svg: Option<&str>,
+    is_telling: bool,
+) -> Result<ExitCode, String> {
+    let cannot_write = |path, error| format!("cannot write {path}: {error}");
+    // Before anybody waits for what could not be kept.
+    let mut file = match svg {
+        Some(path) => Some(File::create(path).map_err(|error| cannot_write(path, error))?),
+        None => None,
+    };
+    let record =
         client::fetch(addr, wishes, is_telling).map_err(|error| format!("{addr}: {error}"))?;
     let is_colored =
         io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     say(&format!(
         "\n{}",
-        timeline::draw(wishes, &outcomes, is_colored)
+        timeline::draw(wishes, &record, is_colored)
     ));
-    match outcomes.iter().all(|outcome| outcome.answer.is_ok()) {
+    if let (Some(path), Some(file)) = (svg, &mut file) {
+        let picture = picture::draw(wishes, &record);
+        file.write_all(picture.as_bytes())
+            .map_err(|error| cannot_write(path, error))?;
+    }
+    match record.outcomes.iter().all(|outcome| outcome.answer.is_ok()) {
         true => Ok(ExitCode::SUCCESS),
         false => Ok(ExitCode::FAILURE),
     }

@@ -1,18 +1,15 @@
 //! Who waited when, as text.
 
-use crate::client::{Outcome, Wish};
+use crate::client::Wish;
+use crate::record::Record;
 use std::fmt::Write;
 use std::time::Duration;
 
 const COLUMNS: usize = 32;
 
 /// A line for each request, and what they come to. In colour, if the terminal has any.
-pub fn draw(wishes: &[Wish], outcomes: &[Outcome], is_colored: bool) -> String {
-    let total = outcomes
-        .iter()
-        .map(|outcome| outcome.event)
-        .max()
-        .unwrap_or_default();
+pub fn draw(wishes: &[Wish], record: &Record, is_colored: bool) -> String {
+    let total = record.total();
     let end = format!("{} ms", total.as_millis());
     let mut out = format!(
         "{:>5} {:>8}{:>11}{:>11}{:>11} |0 ms{end:>width$}| answer\n",
@@ -23,19 +20,22 @@ pub fn draw(wishes: &[Wish], outcomes: &[Outcome], is_colored: bool) -> String {
         "event",
         width = COLUMNS - 4
     );
-    for (token, (wish, outcome)) in wishes.iter().zip(outcomes).enumerate() {
+    for (token, (wish, outcome)) in wishes.iter().zip(&record.outcomes).enumerate() {
+        let registered = outcome.registered[0];
+        let event = record.events(token).next().unwrap_or_default();
+        let (Ok(answer) | Err(answer)) = &outcome.answer;
         let _ = writeln!(
             out,
             "{token:>5} {:>8}{:>11}{:>11}{:>11} |{}| {}",
             format!("{} ms", wish.delay_ms),
-            ms(outcome.registered),
-            ms(outcome.event.saturating_sub(outcome.registered)),
-            ms(outcome.event),
-            bar(outcome, total, is_colored),
-            in_one_line(&outcome.answer),
+            ms(registered),
+            ms(event.saturating_sub(registered)),
+            ms(event),
+            bar(registered, event, total, is_colored),
+            in_one_line(answer),
         );
     }
-    let asked: u64 = wishes.iter().map(|wish| u64::from(wish.delay_ms)).sum();
+    let asked = delays_together(wishes);
     let _ = writeln!(
         out,
         "\nRequests: {}. Their delays: {asked} ms together. The one thread that waited for all of them: {}.",
@@ -45,14 +45,18 @@ pub fn draw(wishes: &[Wish], outcomes: &[Outcome], is_colored: bool) -> String {
     out
 }
 
+pub fn delays_together(wishes: &[Wish]) -> u64 {
+    wishes.iter().map(|wish| u64::from(wish.delay_ms)).sum()
+}
+
 /// Blank before it was registered, a bar while it waited, a mark where its event came.
-fn bar(outcome: &Outcome, total: Duration, is_colored: bool) -> String {
+fn bar(registered: Duration, event: Duration, total: Duration, is_colored: bool) -> String {
     let column = |time: Duration| {
         (time.as_nanos() * (COLUMNS as u128 - 1))
             .checked_div(total.as_nanos())
             .unwrap_or(0) as usize
     };
-    let (from, to) = (column(outcome.registered), column(outcome.event));
+    let (from, to) = (column(registered), column(event));
     let (before, during) = (" ".repeat(from.min(to)), to.saturating_sub(from));
     let after = " ".repeat(COLUMNS - 1 - to);
     match is_colored {
@@ -64,13 +68,12 @@ fn bar(outcome: &Outcome, total: Duration, is_colored: bool) -> String {
     }
 }
 
-fn ms(time: Duration) -> String {
+pub fn ms(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
 /// What a server sent goes to a terminal: no control characters, and no more than fits.
-fn in_one_line(answer: &Result<String, String>) -> String {
-    let (Ok(text) | Err(text)) = answer;
+pub fn in_one_line(text: &str) -> String {
     text.chars()
         .map(|char| match char {
             // These turn the direction of the text around.

@@ -1,0 +1,90 @@
+//! What happened, and when: both threads write it down, and the timeline and the picture are drawn from it. All times
+//! are since the start.
+
+use minimio::{Events, Token};
+use std::time::{Duration, Instant};
+
+pub struct Record {
+    pub outcomes: Vec<Outcome>,
+    pub waits: Vec<Wait>,
+}
+
+/// What became of a wish. Where the answer comes in parts, each has its registration and its reading.
+pub struct Outcome {
+    pub registered: Vec<Duration>,
+    pub read: Vec<Duration>,
+    /// The body, or why there is none.
+    pub answer: Result<String, String>,
+}
+
+/// One call of `poll`.
+pub struct Wait {
+    pub began: Duration,
+    pub ended: Duration,
+    pub end: End,
+}
+
+pub enum End {
+    Events(Vec<Token>),
+    Timeout,
+    Closed,
+}
+
+impl Record {
+    /// When the reactor was told of this token: once for each registration.
+    pub fn events(&self, token: Token) -> impl Iterator<Item = Duration> {
+        self.waits.iter().filter_map(move |wait| match &wait.end {
+            End::Events(tokens) if tokens.contains(&token) => Some(wait.ended),
+            _ => None,
+        })
+    }
+
+    /// Until the last answer began to come.
+    pub fn total(&self) -> Duration {
+        let tokens = 0..self.outcomes.len();
+        let events = tokens.filter_map(|token| self.events(token).next());
+        events.max().unwrap_or_default()
+    }
+}
+
+/// The reactor's: nobody else looks into it before that thread has ended, so it needs no lock.
+pub struct Diary {
+    started: Instant,
+    began: Duration,
+    waits: Vec<Wait>,
+}
+
+impl Diary {
+    pub fn new(started: Instant) -> Diary {
+        Diary {
+            started,
+            began: Duration::ZERO,
+            waits: Vec::new(),
+        }
+    }
+
+    pub fn wait_begins(&mut self) {
+        self.began = self.started.elapsed();
+    }
+
+    pub fn wait_ended(&mut self, events: &Events) {
+        self.write(match events.is_empty() {
+            true => End::Timeout,
+            false => End::Events(events.iter().map(|event| event.id()).collect()),
+        });
+    }
+
+    /// The last wait was ended by `close_loop`.
+    pub fn end(mut self) -> Vec<Wait> {
+        self.write(End::Closed);
+        self.waits
+    }
+
+    fn write(&mut self, end: End) {
+        self.waits.push(Wait {
+            began: self.began,
+            ended: self.started.elapsed(),
+            end,
+        });
+    }
+}
