@@ -16,6 +16,9 @@
 //! Read them in this order the first time. In a hurry, read 2, 3 and 4, with one backend of the sources beside them:
 //! `src/sys/epoll/mod.rs` is the shortest. Then 8, which stands on its own.
 //!
+//! "The book" is *[Epoll, Kqueue and IOCP Explained with Rust](https://cfsamsonbooks.gitbook.io/epoll-kqueue-iocp-explained/)*
+//! by Carl Fredrik Samson, beside which minimio is to be read.
+//!
 //! # How to read it
 //!
 //! Places in the sources are cited by *marks*: `[arm]` stands in a comment once in each backend, where one event is asked
@@ -42,6 +45,20 @@
 //! What is said of a system was looked up in its manual: `epoll(7)`, `epoll_ctl(2)` and `epoll_wait(2)` of Linux,
 //! `kqueue(2)` of FreeBSD, and Microsoft's pages for the functions named. Where a sentence says "tried", a small program
 //! was run on Linux, or under Wine, which is not Windows.
+//!
+//! # Nine questions for the end
+//!
+//! Whoever can answer them has understood the chapter of that number.
+//!
+//! 1. What does a thread cost that waits in `read`, if not time?
+//! 2. Whose is the memory between the beginning of a read and its end: with readiness, and with completion?
+//! 3. Five bytes have come, and two were read. What does the next wait say in each of the three modes?
+//! 4. Why is the token in the epoll entry, in the kqueue event, but on Windows neither in the port nor with the socket?
+//! 5. How can an event come for a descriptor that was closed, and why does `EPOLL_CTL_DEL` not help then?
+//! 6. Why is the flag set before the sleeper is woken?
+//! 7. Why does a wait that was interrupted not simply begin again?
+//! 8. Which of the twelve would have happened to you?
+//! 9. What do all three answers for Windows have in common?
 
 #[doc = include_str!("ch1_blocked_thread.md")]
 pub mod ch1_blocked_thread {}
