@@ -43,9 +43,14 @@
 //! - Streams, registrators and the loop may be dropped in any order. No event comes for a stream that is gone: no `poll`
 //!   that begins after the drop brings one. (One that runs meanwhile may have taken it before.)
 //! - No token is reserved, nothing panics on what a user or the system does, and nothing leaks.
+//!
+//! # How it works
+//!
+//! The [guide] tells it, in nine chapters and an hour, on all three kinds of systems.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod event;
+pub mod guide;
 mod poll;
 mod stream;
 mod sys;

@@ -1,0 +1,88 @@
+//! How an operating system tells a thread that a socket can be read: nine chapters, about an hour, for a reader who
+//! knows `std`'s threads and sockets.
+//!
+//! | chapter | minutes | the question |
+//! | --- | --- | --- |
+//! | [1. What a blocked thread costs](ch1_blocked_thread) | 6 | Why not one thread for each connection? |
+//! | [2. Readiness and completion](ch2_readiness_completion) | 5 | Who moves the bytes, and when? |
+//! | [3. Level, edge and one-shot](ch3_level_edge_oneshot) | 6 | How often am I told? |
+//! | [4. The life of a registration](ch4_life) | 10 | What is called, in which order, on each system? |
+//! | [5. A closed descriptor](ch5_closed_descriptor) | 6 | What can a number do to me after `close`? |
+//! | [6. Wake-ups and threads](ch6_wakeups_threads) | 7 | How does another thread reach the one that sleeps? |
+//! | [7. Hints, timeouts and signals](ch7_hints_timeouts) | 6 | What may come too often, too late or never? |
+//! | [8. Twelve confusions](ch8_confusions) | 10 | What did others stumble over? |
+//! | [9. One question, three answers](ch9_three_answers) | 8 | How does Windows come to speak of readiness? |
+//!
+//! Read them in this order the first time. In a hurry, read 2, 3 and 4, with one backend of the sources beside them:
+//! `src/sys/epoll/mod.rs` is the shortest. Then 8, which stands on its own.
+//!
+//! "The book" is *[Epoll, Kqueue and IOCP Explained with Rust](https://cfsamsonbooks.gitbook.io/epoll-kqueue-iocp-explained/)*
+//! by Carl Fredrik Samson, beside which minimio is to be read.
+//!
+//! # How to read it
+//!
+//! Places in the sources are cited by *marks*: `[arm]` stands in a comment once in each backend, where one event is asked
+//! for. So `grep -rn '\[arm\]' src` shows the same step on three systems. The marks are listed in
+//! [chapter 4](ch4_life#the-marks).
+//!
+//! Every snippet in Rust is run as a test, on every system that has a backend. Most of them begin with a connection to
+//! ourselves, of which one end is minimio's and the other, the peer, is `std`'s. The function that makes it is left out
+//! there; it is this one:
+//!
+//! ```
+//! use std::{io, net};
+//!
+//! fn pair() -> io::Result<(minimio::TcpStream, net::TcpStream)> {
+//!     let listener = net::TcpListener::bind("127.0.0.1:0")?;
+//!     let stream = minimio::TcpStream::connect(listener.local_addr()?)?;
+//!     let (peer, _) = listener.accept()?;
+//!     Ok((stream, peer))
+//! }
+//! # pair()?;
+//! # io::Result::Ok(())
+//! ```
+//!
+//! What is said of a system was looked up in its manual: `epoll(7)`, `epoll_ctl(2)` and `epoll_wait(2)` of Linux,
+//! `kqueue(2)` of FreeBSD, and Microsoft's pages for the functions named. Where a sentence says "tried", a small program
+//! was run on Linux, or under Wine, which is not Windows.
+//!
+//! # Nine questions for the end
+//!
+//! Whoever can answer them has understood the chapter of that number.
+//!
+//! 1. What does a thread cost that waits in `read`, if not time?
+//! 2. Whose is the memory between the beginning of a read and its end: with readiness, and with completion?
+//! 3. Five bytes have come, and two were read. What does the next wait say in each of the three modes?
+//! 4. Why is the token in the epoll entry, in the kqueue event, but on Windows neither in the port nor with the socket?
+//! 5. How can an event come for a descriptor that was closed, and why does `EPOLL_CTL_DEL` not help then?
+//! 6. Why is the flag set before the sleeper is woken?
+//! 7. Why does a wait that was interrupted not simply begin again?
+//! 8. Which of the twelve would have happened to you?
+//! 9. What do all three answers for Windows have in common?
+
+#[doc = include_str!("ch1_blocked_thread.md")]
+pub mod ch1_blocked_thread {}
+
+#[doc = include_str!("ch2_readiness_completion.md")]
+pub mod ch2_readiness_completion {}
+
+#[doc = include_str!("ch3_level_edge_oneshot.md")]
+pub mod ch3_level_edge_oneshot {}
+
+#[doc = include_str!("ch4_life.md")]
+pub mod ch4_life {}
+
+#[doc = include_str!("ch5_closed_descriptor.md")]
+pub mod ch5_closed_descriptor {}
+
+#[doc = include_str!("ch6_wakeups_threads.md")]
+pub mod ch6_wakeups_threads {}
+
+#[doc = include_str!("ch7_hints_timeouts.md")]
+pub mod ch7_hints_timeouts {}
+
+#[doc = include_str!("ch8_confusions.md")]
+pub mod ch8_confusions {}
+
+#[doc = include_str!("ch9_three_answers.md")]
+pub mod ch9_three_answers {}
