@@ -318,3 +318,22 @@ fn a_stream_that_connects_is_like_one_that_was_accepted() {
     accepted.read_exact(&mut other).unwrap();
     assert_eq!((one, other), (*b"a", *b"b"));
 }
+
+/// There is no more to come, and so nothing to wait for.
+#[test]
+fn what_we_have_shut_down_ourselves_has_ended() {
+    for was_registered_before in [false, true] {
+        let mut event_loop = Loop::new();
+        let (mut stream, mut peer) = pair();
+        if was_registered_before {
+            event_loop.register(&stream, 1);
+            peer.write_all(b"!").unwrap();
+            event_loop.expect(&[1]);
+            assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+        }
+        stream.shutdown(Shutdown::Read).unwrap();
+        event_loop.register(&stream, 2);
+        event_loop.expect(&[2]);
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+    }
+}

@@ -165,7 +165,6 @@ impl Operation {
             (0, ffi::WSA_IO_INCOMPLETE) => return,
             // It was us who cancelled it, which is no news for a reader. The error's code would not tell that.
             (0, _) if state.is_recalled => None,
-            (0, ffi::WSAESHUTDOWN) => Some(Ok(0..0)),
             (0, error) => Some(Err(error)),
             _ => Some(Ok(0..n as usize)),
         };
@@ -218,6 +217,8 @@ impl Operation {
                     }
                     return Ok(n);
                 }
+                // As `std` has it, where the socket says so.
+                Some(Err(ffi::WSAESHUTDOWN)) => return Ok(0),
                 Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
                 None if state.phase != Phase::Receiving => break,
                 None if stream.is_nonblocking.load(SeqCst) => {
