@@ -276,3 +276,28 @@ fn whoever_registers_while_another_reads_does_not_mix_the_bytes() {
         });
     }
 }
+
+/// One thread waits in `read`, or is just about to, and another registers. What comes is the reader's; but there is an
+/// event, be it for that or for what comes after it.
+#[test]
+fn a_registration_beside_a_read_gives_an_event() {
+    for _ in 0..20 {
+        let mut event_loop = Loop::new();
+        let (stream, mut peer) = pair();
+        let stream = Arc::new(stream);
+        let (sender, begins) = mpsc::channel();
+        let reader = thread::spawn({
+            let stream = stream.clone();
+            move || {
+                sender.send(()).unwrap();
+                (&*stream).read(&mut [0]).unwrap()
+            }
+        });
+        begins.recv().unwrap();
+        event_loop.register(&stream, 1);
+        peer.write_all(b"!").unwrap();
+        assert_eq!(within_patience(|| reader.join()).unwrap(), 1);
+        peer.write_all(b"!").unwrap();
+        event_loop.expect(&[1]);
+    }
+}

@@ -76,14 +76,18 @@ unsafe impl Send for Operation {}
 unsafe impl Sync for Operation {}
 
 impl Operation {
-    fn new(socket: RawSocket, selector: Weak<Selector>) -> Operation {
+    fn new(socket: RawSocket, selector: Weak<Selector>, readers: usize) -> Operation {
+        let state = State {
+            readers,
+            ..State::default()
+        };
         Operation {
             // SAFETY: all of it may be zero.
             overlapped: unsafe { mem::zeroed() },
             buffer: UnsafeCell::new([0; LENT]),
             socket,
             selector,
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
     }
 
@@ -235,6 +239,12 @@ impl Operation {
         state.readers += 1;
         drop(state);
         let result = (&stream.inner).read(buf);
+        self.reader_left();
+        result
+    }
+
+    /// A read that was at the socket is over. If it was the last one, what was deferred begins.
+    fn reader_left(&self) {
         // It outlives the lock: if ours were the last share, dropping it would lock `state` too.
         let selector = self.selector.upgrade();
         let mut state = self.state();
@@ -243,7 +253,6 @@ impl Operation {
             // If this fails, the next `read` or `register` tries again.
             let _ = self.arm(selector, &mut state);
         }
-        result
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -255,15 +264,18 @@ pub struct TcpStream {
     pub inner: net::TcpStream,
     is_nonblocking: AtomicBool,
     operation: OnceLock<Arc<Operation>>,
+    /// How many reads are at the socket, or were when the operation was made.
+    early_readers: Mutex<usize>,
 }
 
 impl TcpStream {
     pub fn new(inner: net::TcpStream) -> TcpStream {
-        let (is_nonblocking, operation) = Default::default();
+        let (is_nonblocking, operation, early_readers) = Default::default();
         TcpStream {
             inner,
             is_nonblocking,
             operation,
+            early_readers,
         }
     }
 
@@ -278,8 +290,33 @@ impl TcpStream {
             // On Windows, to receive nothing may mean to wait.
             _ if buf.is_empty() => Ok(0),
             Some(operation) => operation.read(self, buf),
-            None => (&self.inner).read(buf),
+            None => self.read_early(buf),
         }
+    }
+
+    /// Before the stream is registered there is no operation to count who is at the socket.
+    fn read_early(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut readers = self.early_readers();
+        if self.operation.get().is_some() {
+            drop(readers);
+            return self.read(buf);
+        }
+        *readers += 1;
+        drop(readers);
+        let result = (&self.inner).read(buf);
+        let mut readers = self.early_readers();
+        match self.operation.get() {
+            // It has taken over the count.
+            Some(operation) => operation.reader_left(),
+            None => *readers -= 1,
+        }
+        result
+    }
+
+    fn early_readers(&self) -> MutexGuard<'_, usize> {
+        self.early_readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stream's operation, which it has from its first registration on.
@@ -302,8 +339,11 @@ impl TcpStream {
         if self.operation.get().is_none() {
             associate(socket, &selector.port)?;
         }
+        // Beside a read that was there before, too, no receive may begin.
+        let readers = self.early_readers();
         Ok(self.operation.get_or_init(|| {
-            let operation = Arc::new(Operation::new(socket, selector.me.clone()));
+            let operation = Operation::new(socket, selector.me.clone(), *readers);
+            let operation = Arc::new(operation);
             operations.insert(operation.address(), operation.clone());
             operation
         }))
