@@ -36,6 +36,7 @@ mod unix {
         8
     };
     const F_GETFD: c_int = 1;
+    const FD_CLOEXEC: c_int = 1;
     pub const SIGINT: c_int = 2;
     const SIGALRM: c_int = 14;
     const SIG_DFL: usize = 0;
@@ -59,10 +60,20 @@ mod unix {
     }
 
     pub fn count_open_handles() -> usize {
-        // SAFETY: takes no pointer, and only reads a flag of a descriptor that need not exist.
-        (0..8192)
-            .filter(|&fd| unsafe { fcntl(fd, F_GETFD) } != -1)
+        flags_of_open_handles().count()
+    }
+
+    /// Those that a child program has as well.
+    pub fn count_inheritable_handles() -> usize {
+        flags_of_open_handles()
+            .filter(|flags| flags & FD_CLOEXEC == 0)
             .count()
+    }
+
+    fn flags_of_open_handles() -> impl Iterator<Item = c_int> {
+        // SAFETY: takes no pointer, and only reads the flags of a descriptor that need not exist.
+        let flags = (0..8192).map(|fd| unsafe { fcntl(fd, F_GETFD) });
+        flags.filter(|&flags| flags != -1)
     }
 
     /// Many systems allow a process a thousand descriptors, some a quarter of that, unless it asks.
@@ -121,6 +132,8 @@ mod windows {
     use std::os::windows::io::{AsRawSocket, AsSocket, OwnedSocket};
     use std::thread::JoinHandle;
 
+    const HANDLE_FLAG_INHERIT: u32 = 1;
+
     #[link(name = "kernel32")]
     unsafe extern "system" {
         fn GetHandleInformation(handle: usize, flags: *mut u32) -> i32;
@@ -138,14 +151,25 @@ mod windows {
         stream.as_raw_socket() as usize
     }
 
-    /// Handles are multiples of four. (Windows would count them for us, but Wine does not.)
     pub fn count_open_handles() -> usize {
-        let mut flags = 0;
-        (4..0x8000)
-            .step_by(4)
-            // SAFETY: the handle need not exist, and `flags` is used until the call returns.
-            .filter(|&handle| unsafe { GetHandleInformation(handle, &mut flags) } != 0)
+        flags_of_open_handles().count()
+    }
+
+    /// Those that a child program has as well.
+    pub fn count_inheritable_handles() -> usize {
+        flags_of_open_handles()
+            .filter(|flags| flags & HANDLE_FLAG_INHERIT != 0)
             .count()
+    }
+
+    /// Handles are multiples of four. (Windows would count them for us, but Wine does not.)
+    fn flags_of_open_handles() -> impl Iterator<Item = u32> {
+        (4..0x8000).step_by(4).filter_map(|handle| {
+            let mut flags = 0;
+            // SAFETY: the handle need not exist, and `flags` is used until the call returns.
+            let is_open = unsafe { GetHandleInformation(handle, &mut flags) } != 0;
+            is_open.then_some(flags)
+        })
     }
 
     /// Windows has no limit that a test would meet.
