@@ -92,6 +92,26 @@ fn registering_again_before_the_data_replaces_the_token() {
 }
 
 #[test]
+fn registering_again_asks_for_nothing_more() {
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    let mut byte = [0];
+    for token in [1, 2, 3] {
+        event_loop.register(&stream, token);
+    }
+    peer.write_all(b"a").unwrap();
+    event_loop.expect(&[3]);
+    stream.read_exact(&mut byte).unwrap();
+    // Nobody has asked for this one yet, and nobody has taken it.
+    peer.write_all(b"b").unwrap();
+    event_loop.expect_none();
+    event_loop.register(&stream, 4);
+    event_loop.expect(&[4]);
+    stream.read_exact(&mut byte).unwrap();
+    assert_eq!(byte, *b"b");
+}
+
+#[test]
 fn registering_again_before_the_event_was_taken_replaces_the_token() {
     let mut event_loop = Loop::new();
     let (stream, _peer) = readable_pair();

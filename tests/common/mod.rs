@@ -25,7 +25,12 @@ pub fn pair() -> (TcpStream, net::TcpStream) {
 }
 
 pub fn std_pair() -> (net::TcpStream, net::TcpStream) {
-    let (listener, addr) = listen();
+    std_pair_by(&listen().0)
+}
+
+/// By a listener that is used again and again, by one thread at a time.
+pub fn std_pair_by(listener: &TcpListener) -> (net::TcpStream, net::TcpStream) {
+    let addr = listener.local_addr().expect("local_addr");
     let near = net::TcpStream::connect(addr).expect("connect");
     let (far, _) = listener.accept().expect("accept");
     far.set_nodelay(true).expect("set_nodelay");

@@ -10,7 +10,7 @@ pub use windows::*;
 #[cfg(unix)]
 mod unix {
     use super::TcpStream;
-    use std::ffi::{OsString, c_int};
+    use std::ffi::{OsString, c_int, c_uint};
     use std::os::fd::{AsFd, AsRawFd, OwnedFd};
     use std::os::unix::ffi::OsStringExt;
     use std::os::unix::process::CommandExt;
@@ -36,6 +36,18 @@ mod unix {
     } else {
         8
     };
+    #[repr(C)]
+    struct Linger {
+        onoff: c_int,
+        linger: c_int,
+    }
+
+    const SOL_SOCKET_SO_LINGER: (c_int, c_int) =
+        if cfg!(any(target_os = "linux", target_os = "android")) {
+            (1, 13)
+        } else {
+            (0xffff, 0x80)
+        };
     const F_GETFD: c_int = 1;
     const FD_CLOEXEC: c_int = 1;
     pub const SIGINT: c_int = 2;
@@ -45,6 +57,13 @@ mod unix {
 
     unsafe extern "C" {
         fn fcntl(fd: c_int, cmd: c_int, ...) -> c_int;
+        fn setsockopt(
+            fd: c_int,
+            level: c_int,
+            name: c_int,
+            value: *const Linger,
+            len: c_uint,
+        ) -> c_int;
         fn getrlimit(resource: c_int, limit: *mut Rlimit) -> c_int;
         fn setrlimit(resource: c_int, limit: *const Rlimit) -> c_int;
         fn signal(signum: c_int, handler: usize) -> usize;
@@ -58,6 +77,16 @@ mod unix {
     /// The number by which the system knows the stream. It will be given to another one when this one is closed.
     pub fn number(stream: &TcpStream) -> usize {
         stream.as_raw_fd() as usize
+    }
+
+    /// Closing it shall be a reset, after which nobody has to remember the connection for a while.
+    pub fn reset_when_closed(stream: &impl AsFd) {
+        let (level, name) = SOL_SOCKET_SO_LINGER;
+        let (onoff, linger) = (1, 0);
+        let (value, len) = (Linger { onoff, linger }, size_of::<Linger>() as c_uint);
+        // SAFETY: the descriptor is open, and `value` is used until the call returns.
+        let result = unsafe { setsockopt(stream.as_fd().as_raw_fd(), level, name, &value, len) };
+        assert_eq!(result, 0, "setsockopt");
     }
 
     pub fn count_open_handles() -> usize {
@@ -140,6 +169,24 @@ mod windows {
     #[link(name = "kernel32")]
     unsafe extern "system" {
         fn GetHandleInformation(handle: usize, flags: *mut u32) -> i32;
+    }
+
+    /// `struct linger`: whether to, and for how long.
+    type Linger = [u16; 2];
+    const SOL_SOCKET: i32 = 0xffff;
+    const SO_LINGER: i32 = 0x80;
+
+    #[link(name = "ws2_32")]
+    unsafe extern "system" {
+        fn setsockopt(s: usize, level: i32, name: i32, value: *const Linger, len: i32) -> i32;
+    }
+
+    /// Closing it shall be a reset, after which nobody has to remember the connection for a while.
+    pub fn reset_when_closed(stream: &impl AsSocket) {
+        let (socket, value) = (stream.as_socket().as_raw_socket() as usize, [1, 0]);
+        // SAFETY: the socket is open, and `value` is used until the call returns.
+        let result = unsafe { setsockopt(socket, SOL_SOCKET, SO_LINGER, &value, 4) };
+        assert_eq!(result, 0, "setsockopt");
     }
 
     pub fn duplicate(stream: &TcpStream) -> OwnedSocket {

@@ -1,5 +1,18 @@
 //! A random generator that gives the same numbers for the same seed: xorshift64*, by Marsaglia and Vigna.
 
+use std::env;
+use std::ops::Range;
+
+/// The variable `MINIMIO_MODEL_SEED` says which seed to run alone, and `MINIMIO_MODEL_SEQUENCES` how many there are (500,
+/// if it does not), for a test that runs one where the model runs `for_each` of them.
+pub fn seeds(for_each: u64) -> Range<u64> {
+    let number = |name| env::var(name).ok().map(|value| value.parse().expect(name));
+    match number("MINIMIO_MODEL_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MINIMIO_MODEL_SEQUENCES").unwrap_or(500) / for_each,
+    }
+}
+
 pub struct Random(u64);
 
 impl Random {
