@@ -308,3 +308,27 @@ fn a_registration_beside_a_read_gives_an_event() {
         event_loop.expect(&[1]);
     }
 }
+
+/// Two threads that register it at the same moment, so close together that one of them finds the other halfway.
+#[test]
+fn two_threads_register_one_stream_at_the_same_moment() {
+    let mut event_loop = Loop::new();
+    for _ in 0..2000 {
+        let (stream, mut peer) = pair();
+        let to_come = AtomicUsize::new(2);
+        let register = |token| {
+            to_come.fetch_sub(1, SeqCst);
+            while to_come.load(SeqCst) > 0 {
+                thread::yield_now();
+            }
+            event_loop.register(&stream, token);
+        };
+        thread::scope(|threads| {
+            threads.spawn(|| register(1));
+            register(2);
+        });
+        peer.write_all(b"!").unwrap();
+        assert_eq!(event_loop.wait().len(), 1);
+    }
+    event_loop.expect_none();
+}
