@@ -8,7 +8,7 @@
 //! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
 //! stream's [`Operation`] for [`read`](TcpStream) to hand them out. That costs a buffer for every stream, 40 MB
 //! for 10,000 of them, and the kernel keeps its pages in physical memory all that time. There are two ways around it. A
-//! receive of *zero* bytes completes when there is something to read, and lends nothing; mio did that once. And one can
+//! receive of *zero* bytes completes when there is something to read, and lends no buffer; mio did that once. And one can
 //! ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio, wepoll and libuv do that
 //! now. Both hide the lesson: what is lent to the kernel is the kernel's, until it says that it is done.
 //!
