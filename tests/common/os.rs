@@ -67,6 +67,7 @@ mod unix {
         fn getrlimit(resource: c_int, limit: *mut Rlimit) -> c_int;
         fn setrlimit(resource: c_int, limit: *const Rlimit) -> c_int;
         fn signal(signum: c_int, handler: usize) -> usize;
+        fn clock() -> c_uint; // the lower half of it, where it has two
         fn pthread_kill(thread: std::os::unix::thread::RawPthread, signum: c_int) -> c_int;
     }
 
@@ -127,6 +128,12 @@ mod unix {
         }
     }
 
+    /// How much the process has worked so far, in a unit of the system's own.
+    pub fn processor_time() -> u64 {
+        // SAFETY: takes nothing.
+        unsafe { clock() }.into()
+    }
+
     /// What was started in the background ignores `SIGINT`, and so do its children: the tests may be among them. Here it
     /// is heeded, as by what was started from a terminal.
     pub fn heed_interrupt(program: &mut Command) {
@@ -169,6 +176,14 @@ mod windows {
     #[link(name = "kernel32")]
     unsafe extern "system" {
         fn GetHandleInformation(handle: usize, flags: *mut u32) -> i32;
+        fn GetCurrentProcess() -> usize;
+        fn GetProcessTimes(
+            process: usize,
+            creation: *mut u64,
+            exit: *mut u64,
+            kernel: *mut u64,
+            user: *mut u64,
+        ) -> i32;
     }
 
     /// `struct linger`: whether to, and for how long.
@@ -229,6 +244,23 @@ mod windows {
 
     /// Windows has no limit that a test would meet.
     pub fn allow_open_handles(_: usize) {}
+
+    /// How much the process has worked so far, in a unit of the system's own.
+    pub fn processor_time() -> u64 {
+        let [mut started, mut ended, mut kernel, mut user] = [0; 4];
+        // SAFETY: all four are used until the call returns.
+        let done = unsafe {
+            GetProcessTimes(
+                GetCurrentProcess(),
+                &mut started,
+                &mut ended,
+                &mut kernel,
+                &mut user,
+            )
+        };
+        assert_ne!(done, 0, "GetProcessTimes");
+        kernel + user
+    }
 
     /// Windows has no signals, and nothing else interrupts a wait from outside.
     pub fn interrupt<T>(_: &JoinHandle<T>) -> usize {
