@@ -5,8 +5,11 @@ use std::ffi::{c_int, c_long, c_uint, c_void};
 
 /// A wish, on the way in; what happened, on the way out.
 /// <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
+///
+/// Apple packs it, which moves nothing.
 #[derive(Clone, Copy)]
-#[repr(C)]
+#[cfg_attr(any(target_os = "macos", target_os = "ios"), repr(C, packed(4)))]
+#[cfg_attr(not(any(target_os = "macos", target_os = "ios")), repr(C))]
 pub struct kevent {
     /// What it is about: here, a descriptor.
     pub ident: usize,
