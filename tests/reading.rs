@@ -212,20 +212,17 @@ fn a_reset_is_an_event_and_an_error() {
 }
 
 #[test]
-fn a_reset_that_came_before_is_an_event_and_what_std_says() {
-    let (near, peer) = std_pair();
-    let mut std_stream = near;
-    reset(&mut std_stream, peer);
-    // `ConnectionReset`; but Wine forgets it when nobody is receiving at that moment.
-    let expected = std_stream.read(&mut [0; 8]).map_err(|error| error.kind());
-
+fn a_reset_that_came_before_is_an_event_and_an_error() {
     let mut event_loop = Loop::new();
     let (mut stream, peer) = pair();
     reset(&mut stream, peer);
     event_loop.register(&stream, 1);
     event_loop.expect(&[1]);
-    let result = stream.read(&mut [0; 8]).map_err(|error| error.kind());
-    assert_eq!(result, expected);
+    match stream.read(&mut [0; 8]) {
+        // Wine forgets it when nobody was receiving at that moment, and tells `std` too that this is the end.
+        Ok(n) => assert!(cfg!(windows) && n == 0, "{n} bytes"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
 }
 
 #[test]
