@@ -16,6 +16,18 @@
 //!     looks at the clock and calls again.
 //!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping.
 
+#[cfg(feature = "trace")]
+#[macro_use]
+mod trace;
+
+/// Without the feature `trace`, a call and nothing but the call.
+#[cfg(not(feature = "trace"))]
+macro_rules! traced {
+    ($call:expr, $($words:tt)*) => {
+        $call
+    };
+}
+
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(minimio_kqueue)))]
 mod epoll;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(minimio_kqueue)))]
@@ -67,7 +79,8 @@ mod unix;
 
 pub use backend::{Event, Selector, TcpStream};
 
-use std::{error, fmt, io};
+use std::io::Read;
+use std::{error, fmt, io, net};
 
 /// The error that the OS has just reported, with the name of the call that failed in front of it.
 #[cold]
@@ -96,6 +109,16 @@ impl error::Error for FailedCall {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         Some(&self.error)
     }
+}
+
+/// `std` reads a stream by a call of that name, on every system.
+fn recv(mut stream: &net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    traced!(
+        stream.read(buf),
+        "recv({}, {} bytes)",
+        trace::Stream(stream),
+        buf.len()
+    )
 }
 
 fn belongs_to_another() -> io::Error {
