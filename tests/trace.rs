@@ -54,15 +54,15 @@ const CONVERSATION: &str = if cfg!(windows) {
 CreateIoCompletionPort(INVALID_HANDLE_VALUE, no port, key 0) = port A
 CreateIoCompletionPort(socket B, port A, key 0) = port A
 WSARecv(socket B, 4096 bytes lent, operation C) = -1 WSA_IO_PENDING
-GetQueuedCompletionStatusEx(port A, capacity 8, no timeout) = 1: [operation C 5 bytes] (waited)
+GetQueuedCompletionStatusEx(port A, capacity 8, no timeout) = 1: [5 bytes of operation C] (waited)
 WSAGetOverlappedResult(socket B, operation C) = 5 bytes
 recv(socket B, 64 bytes) = -1 WSAEWOULDBLOCK (waited)
 WSARecv(socket B, 4096 bytes lent, operation C) = -1 WSA_IO_PENDING
 GetQueuedCompletionStatusEx(port A, capacity 8, timeout 0 ms) = 0 WAIT_TIMEOUT (waited)
-PostQueuedCompletionStatus(port A, no operation, 0 bytes) = 1
-GetQueuedCompletionStatusEx(port A, capacity 8, timeout 1000 ms) = 1: [no operation 0 bytes] (waited)
+PostQueuedCompletionStatus(port A, 0 bytes, no operation) = 1
+GetQueuedCompletionStatusEx(port A, capacity 8, timeout 1000 ms) = 1: [0 bytes of no operation] (waited)
 CancelIoEx(socket B, operation C) = 1
-GetQueuedCompletionStatusEx(port A, capacity 64, no timeout) = 1: [operation C 0 bytes] (waited)
+GetQueuedCompletionStatusEx(port A, capacity 64, no timeout) = 1: [0 bytes of operation C] (waited)
 "
 } else if cfg!(any(target_os = "linux", target_os = "android")) && cfg!(not(minimio_kqueue)) {
     "\

@@ -24,8 +24,8 @@ impl fmt::Display for Operation {
 
 impl fmt::Display for OVERLAPPED_ENTRY {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let operation = Operation(self.lpOverlapped);
-        write!(f, "{operation} {} bytes", self.dwNumberOfBytesTransferred)
+        let bytes = Bytes(self.dwNumberOfBytesTransferred);
+        write!(f, "{bytes} of {}", Operation(self.lpOverlapped))
     }
 }
 
@@ -145,7 +145,7 @@ pub unsafe fn PostQueuedCompletionStatus(
     let (port, operation) = (Port(CompletionPort.addr()), Operation(lpOverlapped));
     let (bytes, result) = (Bytes(dwNumberOfBytesTransferred), call.result);
     call.tell(
-        format_args!("PostQueuedCompletionStatus({port}, {operation}, {bytes})"),
+        format_args!("PostQueuedCompletionStatus({port}, {bytes}, {operation})"),
         result,
     )
 }
