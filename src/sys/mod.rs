@@ -15,6 +15,9 @@
 //!     until `wake` was called or the timeout (never negative; `None`: no end) is over, or for a shorter time: `poll.rs`
 //!     looks at the clock and calls again.
 //!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping.
+//!
+//! With the feature `trace`, what a backend knows as `ffi` is its `traced.rs`: the same functions, each of which tells what
+//! it was called with and what came of it.
 
 #[cfg(feature = "trace")]
 #[macro_use]
