@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::delayserver::{Answer, Server, command, get, rest};
+use common::delayserver::{Answer, Server, command, get, own_words, rest};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::thread;
 
 /// The program under a limit of so many descriptors.
 fn limited(descriptors: usize) -> Command {
@@ -23,6 +24,12 @@ fn limited(descriptors: usize) -> Command {
 #[test]
 fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
     let mut server = Server::start_by(limited(32));
+    let mut stderr = server.child.stderr.take().unwrap();
+    // While it speaks: a pipe holds only so much.
+    let said = thread::spawn(move || {
+        let mut said = Vec::new();
+        stderr.read_to_end(&mut said).map(|_| own_words(&said))
+    });
     // More than there is room for. Those who are let in wait 300 ms; then others have their place.
     let clients: Vec<_> = (0..80)
         .map(|at| server.ask(300, &format!("{at}")))
@@ -45,10 +52,8 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
     }
     assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
 
-    let mut stderr = server.child.stderr.take().unwrap();
     assert!(server.stop().success());
-    let mut said = String::new();
-    stderr.read_to_string(&mut said).unwrap();
+    let said = said.join().unwrap().unwrap();
     assert!(said.contains("cannot accept, and will try again"), "{said}");
     assert!(
         said.lines()

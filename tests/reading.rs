@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Loop, pair, std_pair, within_patience};
+use common::{Loop, pair, within_patience};
 use minimio::{Interests, TcpStream};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{self, Shutdown};

@@ -15,6 +15,21 @@
 //!     until `wake` was called or the timeout (never negative; `None`: no end) is over, or for a shorter time: `poll.rs`
 //!     looks at the clock and calls again.
 //!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping.
+//!
+//! With the feature `trace`, what a backend knows as `ffi` is its `traced.rs`: the same functions, each of which tells what
+//! it was called with and what came of it.
+
+#[cfg(feature = "trace")]
+#[macro_use]
+mod trace;
+
+/// Without the feature `trace`, a call and nothing but the call.
+#[cfg(not(feature = "trace"))]
+macro_rules! traced {
+    ($call:expr, $($words:tt)*) => {
+        $call
+    };
+}
 
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(minimio_kqueue)))]
 mod epoll;
@@ -67,7 +82,8 @@ mod unix;
 
 pub use backend::{Event, Selector, TcpStream};
 
-use std::{error, fmt, io};
+use std::io::Read;
+use std::{error, fmt, io, net};
 
 /// The error that the OS has just reported, with the name of the call that failed in front of it.
 #[cold]
@@ -96,6 +112,16 @@ impl error::Error for FailedCall {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         Some(&self.error)
     }
+}
+
+/// `std` reads a stream by a call of that name, on every system.
+fn recv(mut stream: &net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    traced!(
+        stream.read(buf),
+        "recv({}, {} bytes)",
+        trace::Stream(stream),
+        buf.len()
+    )
 }
 
 fn belongs_to_another() -> io::Error {

@@ -1,9 +1,9 @@
 //! What the two readiness backends, epoll and kqueue, share: above all the stream. The kernel says *when* to read it, and
 //! moves no byte before we do, so all there is to do is to remember where it is registered.
 
-use super::{Selector, failed};
+use super::{Selector, failed, recv};
 use std::ffi::c_int;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::net;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{OnceLock, Weak};
@@ -24,7 +24,7 @@ impl TcpStream {
     }
 
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        (&self.inner).read(buf)
+        recv(&self.inner, buf)
     }
 
     /// Whether `join` was called with this selector before.

@@ -40,8 +40,21 @@ pub fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).expect("UTF-8")
 }
 
-pub fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).expect("UTF-8")
+pub fn stderr(output: &Output) -> String {
+    own_words(&output.stderr)
+}
+
+/// What the program itself has said; not what the feature `trace` tells.
+pub fn own_words(stderr: &[u8]) -> String {
+    let is_told = |line: &str| {
+        let began = line.split_once(" ms  ").map(|parts| parts.0.trim());
+        cfg!(feature = "trace") && began.is_some_and(|ms| ms.parse::<f64>().is_ok())
+    };
+    let lines = std::str::from_utf8(stderr).expect("UTF-8").lines();
+    lines
+        .filter(|line| !is_told(line))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 /// A `delayserver serve` that is killed when the test is over.

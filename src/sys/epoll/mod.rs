@@ -4,6 +4,7 @@
 //! them that are ready. `epoll_ctl` edits the first, `epoll_wait` takes from the second, sleeping while it is empty.
 //! Nobody reads a byte for us: that is up to the user, after the event. <https://man7.org/linux/man-pages/man7/epoll.7.html>
 
+#[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
 
 pub use super::unix::TcpStream;
@@ -81,7 +82,8 @@ impl Selector {
     }
 
     pub fn wake(&self) -> io::Result<()> {
-        (&self.wake).write_all(&1u64.to_ne_bytes())
+        let (mut to, one) = (&self.wake, 1u64.to_ne_bytes());
+        traced!(to.write(&one), "write(fd {}, 8 bytes)", to.as_raw_fd()).map(drop)
     }
 
     /// Closing the stream's descriptor would do, if it were the only one: epoll watches the open connection, and goes on

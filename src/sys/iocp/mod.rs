@@ -14,6 +14,7 @@
 //!
 //! `tcp.rs` has the operation and its life; this file has the port.
 
+#[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
 mod tcp;
 

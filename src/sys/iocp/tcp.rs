@@ -14,11 +14,11 @@
 //! lent them is still there. So they are not in the stream, but in an [`Operation`] of which the stream has one share and
 //! the selector, for the kernel, another.
 
-use super::super::belongs_to_another;
+use super::super::{belongs_to_another, recv};
 use super::{Selector, associate, ffi, last_error, post};
 use crate::Token;
 use std::cell::UnsafeCell;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -235,7 +235,7 @@ impl Operation {
         }
         state.readers += 1;
         drop(state);
-        let result = (&stream.inner).read(buf);
+        let result = recv(&stream.inner, buf);
         // It outlives the lock: if ours were the last share, dropping it would lock `state` too.
         let selector = self.selector();
         let mut state = self.state();

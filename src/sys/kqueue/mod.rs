@@ -4,6 +4,7 @@
 //! both; and what it lists are not descriptors but pairs of a descriptor and a *filter*, which says what to watch it for.
 //! Such a pair is a knote. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
 
+#[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
 
 pub use super::unix::TcpStream;
@@ -126,7 +127,9 @@ impl Waker {
     }
 
     fn wake(&self, _: &OwnedFd) -> io::Result<()> {
-        io::Write::write_all(&mut &self.far, b"!")
+        use io::Write;
+        let mut to = &self.far;
+        traced!(to.write(b"!"), "write(fd {}, 1 bytes)", to.as_raw_fd()).map(drop)
     }
 }
 

@@ -1,0 +1,224 @@
+//! `ffi.rs`, with a line told for each call: what the backend calls if there is the feature `trace`.
+//!
+//! No line has a token, for none is passed. An operation is told by the address of its `OVERLAPPED`.
+#![allow(non_snake_case, clippy::too_many_arguments)]
+
+#[path = "ffi.rs"]
+mod real;
+
+use crate::sys::trace::{Call, Events, Name, Timeout};
+pub use real::*;
+use std::ffi::c_int;
+use std::{fmt, slice};
+
+struct Operation(*const OVERLAPPED);
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.addr() {
+            0 => f.write_str("no operation"),
+            address => write!(f, "operation {address:#x}"),
+        }
+    }
+}
+
+impl fmt::Display for OVERLAPPED_ENTRY {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = Bytes(self.dwNumberOfBytesTransferred);
+        write!(f, "{bytes} of {}", Operation(self.lpOverlapped))
+    }
+}
+
+struct Port(usize);
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("no port"),
+            port => write!(f, "port {port:#x}"),
+        }
+    }
+}
+
+/// Whose completions shall go to a port: a socket's, or, with no handle, nobody's as yet.
+struct Handle(HANDLE);
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            INVALID_HANDLE_VALUE => f.write_str("INVALID_HANDLE_VALUE"),
+            socket => write!(f, "socket {:#x}", socket.addr()),
+        }
+    }
+}
+
+struct Bytes(u32);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0)
+    }
+}
+
+fn timeout(milliseconds: u32) -> Timeout {
+    match milliseconds {
+        INFINITE => Timeout(-1),
+        ms => Timeout(ms.into()),
+    }
+}
+
+pub unsafe fn CreateIoCompletionPort(
+    FileHandle: HANDLE,
+    ExistingCompletionPort: HANDLE,
+    CompletionKey: usize,
+    NumberOfConcurrentThreads: u32,
+) -> HANDLE {
+    let mut port = std::ptr::null_mut();
+    let call = Call::make(0, || {
+        // SAFETY: as the caller says, here and below.
+        port = unsafe {
+            real::CreateIoCompletionPort(
+                FileHandle,
+                ExistingCompletionPort,
+                CompletionKey,
+                NumberOfConcurrentThreads,
+            )
+        };
+        port.addr()
+    });
+    let (handle, existing) = (Handle(FileHandle), Port(ExistingCompletionPort.addr()));
+    call.tell(
+        format_args!("CreateIoCompletionPort({handle}, {existing}, key {CompletionKey})"),
+        Port(port.addr()),
+    );
+    port
+}
+
+pub unsafe fn GetQueuedCompletionStatusEx(
+    CompletionPort: HANDLE,
+    lpCompletionPortEntries: *mut OVERLAPPED_ENTRY,
+    ulCount: u32,
+    ulNumEntriesRemoved: *mut u32,
+    dwMilliseconds: u32,
+    fAlertable: c_int,
+) -> c_int {
+    // SAFETY: as the caller says.
+    let call = Call::make(0, || unsafe {
+        real::GetQueuedCompletionStatusEx(
+            CompletionPort,
+            lpCompletionPortEntries,
+            ulCount,
+            ulNumEntriesRemoved,
+            dwMilliseconds,
+            fAlertable,
+        )
+    });
+    let n = match call.has_failed() {
+        true => 0,
+        // SAFETY: the caller passes a place for the number.
+        false => unsafe { *ulNumEntriesRemoved },
+    };
+    // SAFETY: so many the kernel has written.
+    let came = unsafe { slice::from_raw_parts(lpCompletionPortEntries, n as usize) };
+    let (port, timeout) = (Port(CompletionPort.addr()), timeout(dwMilliseconds));
+    call.tell_wait(
+        format_args!("GetQueuedCompletionStatusEx({port}, capacity {ulCount}, {timeout})"),
+        Events(came),
+    )
+}
+
+pub unsafe fn PostQueuedCompletionStatus(
+    CompletionPort: HANDLE,
+    dwNumberOfBytesTransferred: u32,
+    dwCompletionKey: usize,
+    lpOverlapped: *mut OVERLAPPED,
+) -> c_int {
+    // SAFETY: as the caller says.
+    let call = Call::make(0, || unsafe {
+        real::PostQueuedCompletionStatus(
+            CompletionPort,
+            dwNumberOfBytesTransferred,
+            dwCompletionKey,
+            lpOverlapped,
+        )
+    });
+    let (port, operation) = (Port(CompletionPort.addr()), Operation(lpOverlapped));
+    let (bytes, result) = (Bytes(dwNumberOfBytesTransferred), call.result);
+    call.tell(
+        format_args!("PostQueuedCompletionStatus({port}, {bytes}, {operation})"),
+        result,
+    )
+}
+
+pub unsafe fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int {
+    // SAFETY: as the caller says.
+    let call = Call::make(0, || unsafe { real::CancelIoEx(hFile, lpOverlapped) });
+    let (handle, operation, result) = (Handle(hFile), Operation(lpOverlapped), call.result);
+    call.tell(format_args!("CancelIoEx({handle}, {operation})"), result)
+}
+
+pub unsafe fn WaitForSingleObject(hHandle: HANDLE, dwMilliseconds: u32) -> u32 {
+    // SAFETY: as the caller says.
+    let call = Call::make(u32::MAX, || unsafe {
+        real::WaitForSingleObject(hHandle, dwMilliseconds)
+    });
+    let ended_by = Name(
+        call.result.into(),
+        &[(0, "WAIT_OBJECT_0"), (WAIT_TIMEOUT as i64, "WAIT_TIMEOUT")],
+    );
+    let (handle, timeout) = (Handle(hHandle), timeout(dwMilliseconds));
+    call.tell_wait(
+        format_args!("WaitForSingleObject({handle}, {timeout})"),
+        ended_by,
+    )
+}
+
+pub unsafe fn WSARecv(
+    s: SOCKET,
+    lpBuffers: *const WSABUF,
+    dwBufferCount: u32,
+    lpNumberOfBytesRecvd: *mut u32,
+    lpFlags: *mut u32,
+    lpOverlapped: *mut OVERLAPPED,
+    lpCompletionRoutine: LPWSAOVERLAPPED_COMPLETION_ROUTINE,
+) -> c_int {
+    // SAFETY: as the caller says.
+    let call = Call::make(-1, || unsafe {
+        real::WSARecv(
+            s,
+            lpBuffers,
+            dwBufferCount,
+            lpNumberOfBytesRecvd,
+            lpFlags,
+            lpOverlapped,
+            lpCompletionRoutine,
+        )
+    });
+    // SAFETY: the caller passes at least one buffer.
+    let lent = Bytes(unsafe { (*lpBuffers).len });
+    let (operation, result) = (Operation(lpOverlapped), call.result);
+    call.tell(
+        format_args!("WSARecv(socket {s:#x}, {lent} lent, {operation})"),
+        result,
+    )
+}
+
+pub unsafe fn WSAGetOverlappedResult(
+    s: SOCKET,
+    lpOverlapped: *const OVERLAPPED,
+    lpcbTransfer: *mut u32,
+    fWait: c_int,
+    lpdwFlags: *mut u32,
+) -> c_int {
+    // SAFETY: as the caller says.
+    let call = Call::make(0, || unsafe {
+        real::WSAGetOverlappedResult(s, lpOverlapped, lpcbTransfer, fWait, lpdwFlags)
+    });
+    let operation = Operation(lpOverlapped);
+    // SAFETY: the caller passes a place for the number.
+    let bytes = Bytes(unsafe { *lpcbTransfer });
+    call.tell(
+        format_args!("WSAGetOverlappedResult(socket {s:#x}, {operation})"),
+        bytes,
+    )
+}

@@ -1,0 +1,127 @@
+//! `ffi.rs`, with a line told for each call: what the backend calls if there is the feature `trace`.
+
+#[path = "ffi.rs"]
+mod real;
+
+use crate::sys::trace::{Call, Error, Events, Fd, Flags, Name, Timeout};
+pub use real::*;
+use std::ffi::{c_int, c_uint};
+use std::{fmt, slice};
+
+/// Flags that come back, and are the same on all systems.
+const EV_ERROR: u32 = 0x4000;
+const EV_EOF: u32 = 0x8000;
+
+const FLAGS: &[(u32, &str)] = &[
+    (EV_ADD as u32, "EV_ADD"),
+    (EV_ONESHOT as u32, "EV_ONESHOT"),
+    (EV_RECEIPT as u32, "EV_RECEIPT"),
+    (EV_ERROR, "EV_ERROR"),
+    (EV_EOF, "EV_EOF"),
+];
+
+/// What a knote is about: a descriptor, or an event of our own.
+struct What<'a>(&'a kevent);
+
+impl fmt::Display for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.filter, self.0.ident) {
+            (EVFILT_READ, fd) => write!(f, "EVFILT_READ fd {fd}"),
+            #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
+            (EVFILT_USER, ident) => write!(f, "EVFILT_USER {ident}"),
+            (filter, ident) => write!(f, "filter {filter} {ident}"),
+        }
+    }
+}
+
+/// Flags of the filter, which we use only to trigger our own event.
+struct FilterFlags(c_uint);
+
+impl fmt::Display for FilterFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
+            NOTE_TRIGGER => f.write_str(", NOTE_TRIGGER"),
+            fflags => write!(f, ", {fflags:#x}"),
+        }
+    }
+}
+
+/// What happened; or a receipt, which is an error too, if only the error 0.
+impl fmt::Display for kevent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (flags, data, token) = (u32::from(self.flags), self.data, self.udata.addr());
+        match (flags & EV_ERROR != 0, data) {
+            (true, 0) => return f.write_str("EV_ERROR 0"),
+            (true, _) => return write!(f, "EV_ERROR {}", Error(data as i32)),
+            _ => What(self).fmt(f)?,
+        }
+        if flags != 0 {
+            write!(f, " {}", Flags(flags, FLAGS))?;
+        }
+        match self.filter {
+            EVFILT_READ => write!(f, " {data} bytes token {token}"),
+            _ => write!(f, " token {token}"),
+        }
+    }
+}
+
+pub unsafe fn kqueue() -> c_int {
+    // SAFETY: as the caller says, here and below.
+    let call = Call::make(-1, || unsafe { real::kqueue() });
+    let made = Fd(call.result);
+    call.tell(format_args!("kqueue()"), made)
+}
+
+/// A number is what the one command that we use takes.
+pub unsafe fn fcntl(fd: c_int, cmd: c_int, flag: c_int) -> c_int {
+    // SAFETY: as the caller says.
+    let call = Call::make(-1, || unsafe { real::fcntl(fd, cmd, flag) });
+    let (cmd, flag, result) = (
+        Name(cmd.into(), &[(F_SETFD as i64, "F_SETFD")]),
+        Name(flag.into(), &[(FD_CLOEXEC as i64, "FD_CLOEXEC")]),
+        call.result,
+    );
+    call.tell(format_args!("fcntl(fd {fd}, {cmd}, {flag})"), result)
+}
+
+pub unsafe fn kevent(
+    kq: c_int,
+    changelist: *const kevent,
+    nchanges: count_t,
+    eventlist: *mut kevent,
+    nevents: count_t,
+    timeout: *const timespec,
+) -> c_int {
+    // Before the call, which may write its answer to the same place.
+    // SAFETY: the caller passes null, or at least one change.
+    let change = unsafe { changelist.as_ref() }.copied();
+    // SAFETY: as the caller says.
+    let call = Call::make(-1, || unsafe {
+        real::kevent(kq, changelist, nchanges, eventlist, nevents, timeout)
+    });
+    // SAFETY: so many the kernel has written.
+    let came = Events(unsafe { slice::from_raw_parts(eventlist, call.result.max(0) as usize) });
+    let Some(change) = change else {
+        // SAFETY: the caller passes null, or a span of time.
+        let timeout = Timeout(unsafe { timeout.as_ref() }.map_or(-1, milliseconds));
+        let words = format_args!("kevent(fd {kq}, capacity {nevents}, {timeout})");
+        return call.tell_wait(words, came);
+    };
+    let flags = Flags(change.flags.into(), FLAGS);
+    let (what, fflags, token) = (
+        What(&change),
+        FilterFlags(change.fflags),
+        change.udata.addr(),
+    );
+    call.tell(
+        format_args!("kevent(fd {kq}, {what}, {flags}{fflags}, token {token})"),
+        came,
+    )
+}
+
+#[allow(clippy::unnecessary_cast)] // not on all systems
+fn milliseconds(timeout: &timespec) -> i64 {
+    timeout.tv_sec as i64 * 1000 + timeout.tv_nsec as i64 / 1_000_000
+}
