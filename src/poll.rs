@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 /// An event loop: one thread waits in [`poll`](Poll::poll) while others [`register`](Registrator::register) streams.
 ///
-/// It is a queue of the operating system: epoll on Linux and Android, an I/O completion port on Windows. The queue is
-/// given back to the system when the `Poll` and all its [`Registrator`]s are dropped. Streams need not be dropped first,
-/// and do not keep it open.
+/// It is a queue of the operating system: epoll on Linux and Android, kqueue on macOS and the BSDs, an I/O completion port
+/// on Windows. The queue is given back to the system when the `Poll` and all its [`Registrator`]s are dropped. Streams
+/// need not be dropped first, and do not keep it open.
 #[derive(Debug)]
 pub struct Poll {
     registrator: Registrator,
