@@ -23,8 +23,8 @@
 //! | [The book and this code](book) | each of the book's pages, where that is here, and what is different |
 //! | [Errata](errata) | where a page of the book and the system disagree |
 //!
-//! Read the chapters in this order the first time. In a hurry, read 2, 3 and 4, with one backend of the sources beside them:
-//! `src/sys/epoll/mod.rs` is the shortest. Then 8, which stands on its own.
+//! Read the chapters in this order the first time. In a hurry, read 2, 3 and 4, with one backend of the sources beside
+//! them: `src/sys/epoll/mod.rs` is the shortest. Then 8, which stands on its own.
 //!
 //! "The book" is *[Epoll, Kqueue and IOCP Explained with Rust](https://cfsamsonbooks.gitbook.io/epoll-kqueue-iocp-explained/)*
 //! by Carl Fredrik Samson, beside which minimio is to be read.
