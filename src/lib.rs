@@ -31,7 +31,7 @@
 //!
 //! # What it promises
 //!
-//! The same on every operating system, and each sentence has a test:
+//! The same on every operating system, and [each sentence has a test](guide::promises):
 //!
 //! - One [`register`](Registrator::register), one event: then silence until the next `register`. Data that is already
 //!   there counts. Registering again before the event replaces the token.
@@ -46,7 +46,9 @@
 //!
 //! # How it works
 //!
-//! The [guide] tells it, in nine chapters and an hour, on all three kinds of systems.
+//! The [guide] tells it, in nine chapters and an hour, on all three kinds of systems. Beside them it has
+//! [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what is
+//! different here.
 //!
 //! And the feature `trace`, off by default, lets one listen: each call to the system is told on standard error when it has
 //! returned, in the system's own words. Before it stand the time when it began and the thread; after it, if it is one that

@@ -83,7 +83,7 @@ impl Poll {
             if !events.is_empty() {
                 return Ok(events.len());
             }
-            // The timeout is over; or else a signal came, and we wait on for what is left.
+            // [clock] The timeout is over; or else a signal came, and we wait on for what is left.
             if let (Some(timeout_ms), Some(started)) = (timeout_ms, started) {
                 match left(timeout_ms, started) {
                     0 => return Ok(0),
@@ -164,6 +164,7 @@ impl Registrator {
         if self.is_closed.load(SeqCst) {
             return Err(closed());
         }
+        // [refuse]
         if interests.is_writable() {
             return Err(io::Error::new(
                 ErrorKind::Unsupported,
@@ -181,7 +182,7 @@ impl Registrator {
     /// - [`ErrorKind::Interrupted`]: the loop is closed already, or its `Poll` was dropped.
     /// - Others come from the system; the loop is not closed then.
     pub fn close_loop(&self) -> io::Result<()> {
-        // First the flag, then the wake-up: whoever is woken finds the flag set.
+        // [flag] First the flag, then the wake-up: whoever is woken finds the flag set.
         if self.is_closed.swap(true, SeqCst) {
             return Err(closed());
         }

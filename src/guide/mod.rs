@@ -13,8 +13,18 @@
 //! | [8. Twelve confusions](ch8_confusions) | 10 | What did others stumble over? |
 //! | [9. One question, three answers](ch9_three_answers) | 8 | How does Windows come to speak of readiness? |
 //!
-//! Read them in this order the first time. In a hurry, read 2, 3 and 4, with one backend of the sources beside them:
-//! `src/sys/epoll/mod.rs` is the shortest. Then 8, which stands on its own.
+//! And five that are for looking things up, and for doing:
+//!
+//! | page | what it has |
+//! | --- | --- |
+//! | [What is promised](promises) | each sentence, with its tests and its places in the sources |
+//! | [Experiments](experiments) | lines to break, and what goes red then |
+//! | [Exercises](exercises) | what to build next, from easy to hard, with the tests that say when it is done |
+//! | [The book and this code](book) | each of the book's pages, where that is here, and what is different |
+//! | [Errata](errata) | where a page of the book and the system disagree |
+//!
+//! Read the chapters in this order the first time. In a hurry, read 2, 3 and 4, with one backend of the sources beside
+//! them: `src/sys/epoll/mod.rs` is the shortest. Then 8, which stands on its own.
 //!
 //! "The book" is *[Epoll, Kqueue and IOCP Explained with Rust](https://cfsamsonbooks.gitbook.io/epoll-kqueue-iocp-explained/)*
 //! by Carl Fredrik Samson, beside which minimio is to be read.
@@ -86,3 +96,18 @@ pub mod ch8_confusions {}
 
 #[doc = include_str!("ch9_three_answers.md")]
 pub mod ch9_three_answers {}
+
+#[doc = include_str!("promises.md")]
+pub mod promises {}
+
+#[doc = include_str!("experiments.md")]
+pub mod experiments {}
+
+#[doc = include_str!("exercises.md")]
+pub mod exercises {}
+
+#[doc = include_str!("book.md")]
+pub mod book {}
+
+#[doc = include_str!("errata.md")]
+pub mod errata {}

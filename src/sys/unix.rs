@@ -24,7 +24,7 @@ impl TcpStream {
     }
 
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        recv(&self.inner, buf)
+        recv(&self.inner, buf) // [read]
     }
 
     /// Whether `join` was called with this selector before.
@@ -38,6 +38,7 @@ impl TcpStream {
     #[cold]
     pub(super) fn join(&self, selector: &Weak<Selector>) -> io::Result<()> {
         self.selector.get_or_init(|| selector.clone());
+        // [own]
         match self.belongs_to(selector) {
             true => Ok(()),
             false => Err(super::belongs_to_another()),
@@ -82,7 +83,7 @@ pub(super) unsafe fn made(call: &'static str, fd: c_int) -> io::Result<OwnedFd> 
 /// A wait that ended because a signal handler ran has brought nothing, and is no failure.
 pub(super) fn unless_interrupted(result: io::Result<()>) -> io::Result<()> {
     match result {
-        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()), // [signal]
         result => result,
     }
 }

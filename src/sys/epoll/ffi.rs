@@ -8,7 +8,7 @@ use std::ffi::{c_int, c_uint};
 ///
 /// The kernel packs it on x86-64, so that 32- and 64-bit programs share one layout, and on no other
 /// architecture. (On 32-bit x86 a `u64` is aligned to 4 bytes, and packing changes nothing.)
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy)] // [packed]
 #[cfg_attr(any(target_arch = "x86_64", target_arch = "x86"), repr(C, packed))]
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "x86")), repr(C))]
 pub struct epoll_event {

@@ -33,7 +33,7 @@ const READABLE_ONCE: u32 = ffi::EPOLLIN | ffi::EPOLLRDHUP | ffi::EPOLLONESHOT;
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
-        let (epoll, wake) = (epoll_create1()?, eventfd()?);
+        let (epoll, wake) = (epoll_create1()?, eventfd()?); // [queue]
         // Not one-shot, and nobody ever reads it: after `wake` it is ready for every wait. Its token is never looked
         // at, so that none is taken from the user.
         epoll_ctl(&epoll, ffi::EPOLL_CTL_ADD, wake.as_fd(), ffi::EPOLLIN, 0)?;
@@ -60,7 +60,7 @@ impl Selector {
 
     #[cold]
     fn add(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
-        stream.join(&self.me)?;
+        stream.join(&self.me)?; // [first]
         self.arm(ffi::EPOLL_CTL_ADD, stream, token)
             .or_else(|error| match error.kind() {
                 // `EEXIST`: another thread was faster.
@@ -70,6 +70,7 @@ impl Selector {
     }
 
     fn arm(&self, op: c_int, stream: &TcpStream, token: Token) -> io::Result<()> {
+        // [arm]
         epoll_ctl(&self.epoll, op, stream.inner.as_fd(), READABLE_ONCE, token)
     }
 
@@ -78,18 +79,19 @@ impl Selector {
         events: &mut Vec<crate::Event>,
         timeout_ms: Option<i32>,
     ) -> io::Result<()> {
+        // [wait]
         unless_interrupted(epoll_wait(&self.epoll, events, timeout_ms.unwrap_or(-1)))
     }
 
     pub fn wake(&self) -> io::Result<()> {
-        let (mut to, one) = (&self.wake, 1u64.to_ne_bytes());
+        let (mut to, one) = (&self.wake, 1u64.to_ne_bytes()); // [wake]
         traced!(to.write(&one), "write(fd {}, 8 bytes)", to.as_raw_fd()).map(drop)
     }
 
     /// Closing the stream's descriptor would do, if it were the only one: epoll watches the open connection, and goes on
     /// as long as a duplicate keeps that open.
     pub fn deregister(&self, stream: &TcpStream) {
-        // It fails if `register` did; then there is nothing to take back.
+        // [take-back] It fails if `register` did; then there is nothing to take back.
         let _ = epoll_ctl(&self.epoll, ffi::EPOLL_CTL_DEL, stream.inner.as_fd(), 0, 0);
     }
 }
@@ -127,7 +129,7 @@ fn epoll_ctl(
 ) -> io::Result<()> {
     let mut event = Event {
         events,
-        data: token as u64,
+        data: token as u64, // [token]
     };
     // SAFETY: the kernel reads `event` before the call returns, and keeps no pointer to it.
     match unsafe { ffi::epoll_ctl(epoll.as_raw_fd(), op, fd.as_raw_fd(), &mut event) } {
@@ -138,6 +140,7 @@ fn epoll_ctl(
 
 fn epoll_wait(epoll: &OwnedFd, events: &mut Vec<crate::Event>, timeout: c_int) -> io::Result<()> {
     events.clear();
+    // [capacity]
     let (room, capacity) = (events.as_mut_ptr().cast(), events.capacity() as c_int);
     // SAFETY: `room` has space for `capacity` events, a `crate::Event` is laid out as one, and we alone have access. The
     // kernel writes that many at most, and `n` says how many it has written.

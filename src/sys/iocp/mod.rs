@@ -43,7 +43,7 @@ pub struct Selector {
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
-        let port = new_port()?;
+        let port = new_port()?; // [queue]
         Ok(Arc::new_cyclic(|me| Selector {
             port,
             operations: Mutex::default(),
@@ -70,7 +70,7 @@ impl Selector {
             Some(ms) => ms as u32,
             None => ffi::INFINITE,
         };
-        take_packets(&self.port, events, timeout_ms)?;
+        take_packets(&self.port, events, timeout_ms)?; // [wait]
         events.retain_mut(|event| {
             let token = self.token_of(&event.0);
             event.0.0.lpCompletionKey = token.unwrap_or_default();
@@ -90,7 +90,7 @@ impl Selector {
 
     /// With no operation that it would tell of.
     pub fn wake(&self) -> io::Result<()> {
-        post(&self.port, ptr::null_mut())
+        post(&self.port, ptr::null_mut()) // [wake]
     }
 
     fn operations(&self) -> MutexGuard<'_, HashMap<usize, Arc<Operation>>> {
@@ -110,6 +110,7 @@ impl Drop for Selector {
             .filter(|operation| operation.recall(false))
             .count();
         let mut packets = Vec::with_capacity(64);
+        // [drain]
         while to_come > 0 {
             if take_packets(&self.port, &mut packets, ffi::INFINITE).is_err() {
                 // Better a leak than to free what the kernel may write to.
@@ -180,6 +181,7 @@ fn take_packets(
     timeout_ms: u32,
 ) -> io::Result<()> {
     packets.clear();
+    // [capacity]
     let (room, capacity) = (packets.as_mut_ptr().cast(), packets.capacity() as u32);
     let (port, mut n) = (port.as_raw_handle(), 0);
     // SAFETY: `room` has space for `capacity` packets, a `crate::Event` is laid out as one, and we alone have access. The

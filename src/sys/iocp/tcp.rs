@@ -95,9 +95,9 @@ impl Operation {
 
     pub fn register(&self, selector: &Selector, token: Token) -> io::Result<()> {
         let mut state = self.state();
-        state.token = token;
+        state.token = token; // [token]
         match state.phase {
-            Phase::Idle | Phase::Deferred => self.arm(selector, &mut state),
+            Phase::Idle | Phase::Deferred => self.arm(selector, &mut state), // [arm]
             // The packet that will come finds the new token.
             Phase::Receiving | Phase::Announced => Ok(()),
         }
@@ -121,7 +121,7 @@ impl Operation {
             return true;
         }
         match self.wsa_recv() {
-            Ok(()) => state.phase = Phase::Receiving,
+            Ok(()) => state.phase = Phase::Receiving, // [lend]
             Err(error) => state.received = Some(Err(error)),
         }
         state.received.is_none()
@@ -169,7 +169,7 @@ impl Operation {
             (0, error) => Some(Err(error)),
             _ => Some(Ok(0..n as usize)),
         };
-        state.phase = Phase::Announced;
+        state.phase = Phase::Announced; // [return]
     }
 
     /// The packet was taken from the port. Returns the token if that is an event.
@@ -212,7 +212,7 @@ impl Operation {
                     let n = unread.len().min(buf.len());
                     // SAFETY: nothing is lent, and so the buffer belongs to whoever has locked `state`.
                     let buffer = unsafe { &*self.buffer.get() };
-                    buf[..n].copy_from_slice(&buffer[unread.start..][..n]);
+                    buf[..n].copy_from_slice(&buffer[unread.start..][..n]); // [read]
                     if n < unread.len() {
                         state.received = Some(Ok(unread.start + n..unread.end));
                     }
@@ -290,6 +290,7 @@ impl TcpStream {
         if self.operation.selector.get().is_none() {
             self.associate(selector)?;
         }
+        // [own]
         match self.operation.selector.get() {
             Some(mine) if mine.ptr_eq(&selector.me) => Ok(&self.operation),
             _ => Err(belongs_to_another()),
@@ -301,7 +302,7 @@ impl TcpStream {
         // Of the threads that register with this selector, one comes first. Those that do with another are refused.
         let mut operations = selector.operations();
         if self.operation.selector.get().is_none() {
-            associate(self.inner.as_raw_socket(), &selector.port)?;
+            associate(self.inner.as_raw_socket(), &selector.port)?; // [first]
         }
         self.operation.selector.get_or_init(|| {
             operations.insert(self.operation.address(), self.operation.clone());
@@ -314,7 +315,7 @@ impl TcpStream {
 impl Drop for TcpStream {
     fn drop(&mut self) {
         // `inner` is closed after this, so its number is still ours.
-        let is_packet_to_come = self.operation.recall(true);
+        let is_packet_to_come = self.operation.recall(true); // [take-back]
         if let (false, Some(selector)) = (is_packet_to_come, self.operation.selector()) {
             selector.operations().remove(&self.operation.address());
         }

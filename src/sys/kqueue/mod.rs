@@ -29,7 +29,7 @@ pub struct Selector {
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
-        let kqueue = kqueue()?;
+        let kqueue = kqueue()?; // [queue]
         // Not one-shot, and nobody ever resets it: after `wake` it is ready for every wait. Its token is never looked
         // at, so that none is taken from the user.
         let waker = Waker::new(&kqueue)?;
@@ -44,13 +44,13 @@ impl Selector {
     /// gives it the new token.
     pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
         if !stream.belongs_to(&self.me) {
-            stream.join(&self.me)?;
+            stream.join(&self.me)?; // [first]
         }
         // There is something to read, or the end of the stream, or an error.
         let mut knote = new_knote(stream.inner.as_raw_fd() as usize, EVFILT_READ);
         knote.flags |= EV_ONESHOT;
-        knote.udata = ptr::without_provenance_mut(token);
-        change(&self.kqueue, knote)
+        knote.udata = ptr::without_provenance_mut(token); // [token]
+        change(&self.kqueue, knote) // [arm]
     }
 
     pub fn select(
@@ -61,16 +61,16 @@ impl Selector {
         if events.capacity() == 0 {
             return Err(ErrorKind::InvalidInput.into()); // `kevent` would not wait, and say that the time is over
         }
-        unless_interrupted(wait(&self.kqueue, events, timeout_ms))
+        unless_interrupted(wait(&self.kqueue, events, timeout_ms)) // [wait]
     }
 
     pub fn wake(&self) -> io::Result<()> {
-        self.waker.wake(&self.kqueue)
+        self.waker.wake(&self.kqueue) // [wake]
     }
 
     /// Nothing to do: a knote belongs to the descriptor, not to the open connection behind it, and goes when the
     /// descriptor is closed, even if a duplicate lives on.
-    pub fn deregister(&self, _: &TcpStream) {}
+    pub fn deregister(&self, _: &TcpStream) {} // [take-back]
 }
 
 impl fmt::Debug for Selector {
@@ -174,7 +174,7 @@ fn wait(
     timeout_ms: Option<i32>,
 ) -> io::Result<()> {
     events.clear();
-    let (room, capacity) = (events.as_mut_ptr().cast(), events.capacity());
+    let (room, capacity) = (events.as_mut_ptr().cast(), events.capacity()); // [capacity]
     let timeout = timeout_ms.map(|ms| ffi::timespec {
         tv_sec: (ms / 1000).into(),
         tv_nsec: (ms % 1000 * 1_000_000).into(),

@@ -1,0 +1,373 @@
+//! What the documents say of this project's own files is so: marks stand where they are said to stand, and the tests,
+//! files and patches that are named exist. And for each sentence that `src/lib.rs` promises, the index names a test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The sources of each backend, what it shares with others included.
+const BACKENDS: [(&str, &[&str]); 3] = [
+    (
+        "epoll",
+        &["src/poll.rs", "src/sys/unix.rs", "src/sys/epoll"],
+    ),
+    (
+        "kqueue",
+        &["src/poll.rs", "src/sys/unix.rs", "src/sys/kqueue"],
+    ),
+    ("IOCP", &["src/poll.rs", "src/sys/iocp"]),
+];
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The file itself, or all that are in the folder.
+fn files(name: &str) -> Vec<String> {
+    if path(name).is_file() {
+        return vec![name.to_string()];
+    }
+    let mut files: Vec<_> = fs::read_dir(path(name))
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+        .map(|entry| format!("{name}/{}", entry.unwrap().file_name().to_str().unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// A text for readers, and where it stands.
+struct Document {
+    name: String,
+    text: String,
+}
+
+impl Document {
+    fn open(name: &str) -> Document {
+        let mut text = read(name).replace("\r\n", "\n");
+        if name.ends_with(".rs") {
+            let lines = text.lines().filter_map(|line| line.strip_prefix("//!"));
+            text = lines
+                .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+                .collect();
+        }
+        let name = name.to_string();
+        Document { name, text }
+    }
+
+    fn all() -> Vec<Document> {
+        let mut names = files("src/guide");
+        names.extend(["README.md".to_string(), "src/lib.rs".to_string()]);
+        names.iter().map(|name| Document::open(name)).collect()
+    }
+
+    /// What stands between two fences, and what does not.
+    fn parts(&self) -> (Vec<&str>, Vec<&str>) {
+        let (mut in_fences, mut outside) = (Vec::new(), Vec::new());
+        for (i, part) in self.text.split("```").enumerate() {
+            match i % 2 {
+                0 => outside.push(part),
+                _ => in_fences.push(part),
+            }
+        }
+        (in_fences, outside)
+    }
+
+    /// What stands between two backticks, with a space for the end of a line.
+    fn code(&self) -> Vec<String> {
+        let mut code = Vec::new();
+        for paragraph in self.parts().1.iter().flat_map(|part| part.split("\n\n")) {
+            let pieces: Vec<_> = paragraph.split('`').collect();
+            assert!(
+                pieces.len() % 2 == 1,
+                "{}: a backtick too many in {paragraph:?}",
+                self.name
+            );
+            let spans = pieces.iter().skip(1).step_by(2);
+            code.extend(spans.map(|span| span.split_whitespace().collect::<Vec<_>>().join(" ")));
+        }
+        code
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Vec<&str>> {
+        let lines = self.text.lines().filter(|line| line.starts_with('|'));
+        lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+    }
+
+    /// The marks that it cites: `[so]` in backticks, and at the beginning of a line of a drawing.
+    fn marks(&self) -> Vec<String> {
+        let mut marks: Vec<_> = self.code().iter().filter_map(|code| mark(code)).collect();
+        let drawings = self.parts().0.into_iter();
+        for line in drawings.flat_map(|drawing| drawing.strip_prefix("text").unwrap_or("").lines())
+        {
+            let words = line.split_inclusive(']').map_while(mark);
+            marks.extend(words);
+        }
+        marks
+    }
+}
+
+/// `so`, if this is `[so]`.
+fn mark(text: &str) -> Option<String> {
+    let name = text.strip_prefix('[')?.strip_suffix(']')?;
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    is_name.then(|| name.to_string())
+}
+
+/// The marks in the comments of a source file, in their order. A link, `[so](there)`, is none.
+fn marks_in_comments(source: &str) -> Vec<String> {
+    let mut marks = Vec::new();
+    for comment in source
+        .lines()
+        .filter_map(|line| Some(line.split_once("//")?.1))
+    {
+        for (start, _) in comment.match_indices('[') {
+            let rest = &comment[start..];
+            let Some(end) = rest.find(']') else { continue };
+            if !rest[end + 1..].starts_with(['(', '[', ':']) {
+                marks.extend(mark(&rest[..=end]));
+            }
+        }
+    }
+    marks
+}
+
+/// The guide's table of marks: each one, and the backends that have it.
+fn table() -> Vec<(String, Vec<String>)> {
+    let chapter = Document::open("src/guide/ch4_life.md");
+    let mut table = Vec::new();
+    for row in chapter.rows() {
+        let name = row[0].trim_matches('`');
+        if let (Some(name), [_, _, backends]) = (mark(name), &row[..]) {
+            table.push((name, backends.split(", ").map(str::to_string).collect()));
+        }
+    }
+    assert!(table.len() > 10, "where is the table of the marks?");
+    table
+}
+
+#[test]
+fn a_mark_stands_once_in_each_backend_that_has_it() {
+    let table = table();
+    for (backend, sources) in BACKENDS {
+        let mut marks = Vec::new();
+        for file in sources.iter().flat_map(|name| files(name)) {
+            marks.extend(marks_in_comments(&read(&file)));
+        }
+        for (mark, backends) in &table {
+            let expected = backends.iter().filter(|name| *name == backend).count();
+            let found = marks.iter().filter(|name| *name == mark).count();
+            assert_eq!(found, expected, "[{mark}] in the sources of {backend}");
+        }
+    }
+    for name in table.iter().flat_map(|(_, backends)| backends) {
+        assert!(
+            BACKENDS.iter().any(|(backend, _)| backend == name),
+            "{name}?"
+        );
+    }
+}
+
+#[test]
+fn a_mark_that_stands_somewhere_is_explained() {
+    let table = table();
+    for (i, (mark, _)) in table.iter().enumerate() {
+        let twice = table[..i].iter().any(|(other, _)| other == mark);
+        assert!(!twice, "[{mark}] is explained twice");
+    }
+    for (_, sources) in BACKENDS {
+        for file in sources.iter().flat_map(|name| files(name)) {
+            for mark in marks_in_comments(&read(&file)) {
+                let is_explained = table.iter().any(|(name, _)| *name == mark);
+                assert!(is_explained, "[{mark}] in {file} is not explained");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mark_that_is_cited_is_explained() {
+    let table = table();
+    for document in Document::all() {
+        for mark in document.marks() {
+            let is_explained = table.iter().any(|(name, _)| *name == mark);
+            assert!(is_explained, "[{mark}] in {} is unknown", document.name);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_named_is_there() {
+    let mut named = 0;
+    for document in Document::all() {
+        for code in document.code() {
+            let file = code.split(' ').next().unwrap();
+            let mut folders = vec!["src/", "tests/", "examples/"];
+            if path(".ci").exists() {
+                folders.extend([".ci/", ".github/"]); // a package has no need of them
+            }
+            if folders.iter().any(|folder| file.starts_with(folder)) {
+                named += 1;
+                assert!(path(file).exists(), "{file}, named in {}", document.name);
+            }
+        }
+    }
+    assert!(named > 100, "{named}");
+}
+
+/// In the documents: `tests/file.rs name_of_a_test`, or a command, `cargo test --test file name_of_a_test`.
+fn named_test(code: &str) -> Option<(&str, &str)> {
+    let words: Vec<_> = code.split(' ').collect();
+    match words[..] {
+        [file, test] => Some((file.strip_prefix("tests/")?.strip_suffix(".rs")?, test)),
+        ["cargo", "test", "--test", file] => Some((file, "")),
+        ["cargo", "test", "--test", file, test] => Some((file, test)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_test_that_is_named_is_there() {
+    let mut named = 0;
+    for document in Document::all() {
+        let code = document.code();
+        let (blocks, _) = document.parts();
+        let commands = blocks.iter().flat_map(|block| block.lines());
+        for code in commands.chain(code.iter().map(String::as_str)) {
+            if let Some((file, test)) = named_test(code) {
+                named += 1;
+                let source = read(&format!("tests/{file}.rs"));
+                assert!(
+                    test.is_empty() || has_test(&source, test),
+                    "{file}: {test}, named in {}",
+                    document.name
+                );
+            }
+        }
+    }
+    assert!(named > 50, "{named}");
+}
+
+fn has_test(source: &str, name: &str) -> bool {
+    let lines: Vec<_> = source.lines().collect();
+    let head = format!("fn {name}() {{");
+    lines
+        .iter()
+        .position(|line| *line == head)
+        .is_some_and(|at| {
+            let mut attributes = lines[..at].iter().rev();
+            attributes
+                .by_ref()
+                .take_while(|line| line.starts_with("#["))
+                .any(|line| *line == "#[test]")
+        })
+}
+
+/// A text without what is there to be seen only: links, backticks, ends of lines.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("](") {
+        plain += before;
+        rest = after.split_once(')').expect("a link has an end").1;
+    }
+    plain += rest;
+    let plain: String = plain.chars().filter(|c| !"`[]*".contains(*c)).collect();
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_promise_is_in_the_index_with_a_test_and_a_place() {
+    let index = Document::open("src/guide/promises.md");
+    let mut promises = Vec::new();
+    let is_promise =
+        |row: &Vec<&str>| !["---", "the promise, and where it is kept"].contains(&row[0]);
+    for row in index.rows().filter(is_promise) {
+        let [promise, tests] = row[..] else {
+            panic!("two cells to a row: {row:?}");
+        };
+        let (promise, places) = promise.split_once("<br>").unwrap_or((promise, ""));
+        let has_test = tests.split('`').any(|code| named_test(code).is_some());
+        assert!(has_test, "no test for: {promise}");
+        assert!(!places.is_empty(), "no place for: {promise}");
+        promises.push(plain(promise));
+    }
+    let front_page = Document::open("src/lib.rs");
+    let section = front_page.text.split("\n# What it promises\n").nth(1);
+    let section = section.and_then(|text| text.split("\n# ").next()).unwrap();
+    let mut sentences = 0;
+    for point in section.split("\n- ").skip(1).map(plain) {
+        for sentence in point.split_inclusive(". ").map(str::trim) {
+            sentences += 1;
+            let is_there = promises.iter().any(|promise| promise.contains(sentence));
+            assert!(is_there, "not in the index: {sentence}");
+        }
+    }
+    assert!(sentences > 10, "{sentences}");
+}
+
+/// Each row of the table has its patch, which is caught by the test that the row names.
+#[test]
+fn an_experiment_has_a_patch_that_says_the_same() {
+    if !path(".ci").exists() {
+        return; // this is the package, which brings no patches
+    }
+    let mut experiments = 0;
+    let document = Document::open("src/guide/experiments.md");
+    for row in document.rows() {
+        let code = row
+            .iter()
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        let code: Vec<_> = code.collect();
+        let Some(name) = code
+            .iter()
+            .find_map(|code| code.strip_prefix(".ci/mutants/"))
+        else {
+            continue;
+        };
+        experiments += 1;
+        let patch = read(&format!(".ci/mutants/{name}"));
+        let (file, test) = code
+            .iter()
+            .find_map(|code| named_test(code))
+            .unwrap_or_else(|| panic!("no test for {name}"));
+        let line = format!("Caught by: tests/{file}.rs {test}");
+        assert!(
+            patch.lines().any(|head| head == line),
+            "{name} does not say: {line}"
+        );
+        let broken = patch.lines().filter_map(|line| line.strip_prefix("+++ b/"));
+        let marks: Vec<_> = broken
+            .flat_map(|file| marks_in_comments(&read(file)))
+            .collect();
+        let cited = code.iter().find_map(|code| mark(code));
+        let cited = cited.unwrap_or_else(|| panic!("no mark for {name}"));
+        assert!(
+            marks.contains(&cited),
+            "{name} does not touch a file with [{cited}]"
+        );
+    }
+    assert!(experiments >= 12, "{experiments}");
+}
+
+#[test]
+fn links_of_the_readme_lead_somewhere() {
+    let readme = Document::open("README.md");
+    let headings: Vec<_> = readme
+        .text
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix('#')?.trim_start_matches('#').trim()))
+        .map(|heading| heading.to_lowercase().replace(' ', "-"))
+        .collect();
+    let (_, outside) = readme.parts();
+    for link in outside.iter().flat_map(|part| part.split("](").skip(1)) {
+        let target = link.split_once(')').expect("a link has an end").0;
+        let is_there = match target.strip_prefix('#') {
+            Some(anchor) => headings.iter().any(|heading| heading == anchor),
+            None => target.starts_with("https://") || path(target).exists(),
+        };
+        assert!(is_there, "{target}");
+    }
+}
