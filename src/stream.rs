@@ -19,6 +19,9 @@ use std::net::{self, Shutdown, ToSocketAddrs};
 /// A registered stream should be read through this type only. On Windows the system puts what arrives into a buffer of
 /// 4 KiB that the stream lends it, where whoever reads the raw socket does not see it.
 ///
+/// While that buffer is lent, Windows does not heed the read timeout that a `std` stream was given, nor end the wait when
+/// reading is [shut down](TcpStream::shutdown); and a duplicate of a registered stream cannot be registered there.
+///
 /// Windows does not tell whether a socket is in non-blocking mode. So what was done to a `std` stream before it became
 /// one of these is to be said again, by `set_nonblocking`; otherwise a read that comes before the event waits for it.
 ///

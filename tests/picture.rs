@@ -6,7 +6,7 @@ use common::delayserver::{Server, run, stderr, stdout};
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 
 #[test]
@@ -125,10 +125,21 @@ fn where_no_file_can_be_one_line_says_so() {
 }
 
 #[test]
+fn a_picture_that_is_there_stays_until_there_is_another() {
+    let file = std::env::temp_dir().join(format!("minimio-{}-kept.svg", std::process::id()));
+    fs::write(&file, "an earlier one").unwrap();
+    let (_taken, nobody) = common::nobody();
+    let path = file.to_str().expect("a path that is text");
+    let output = run(&["get", "--svg", path, &nobody.to_string(), "1", "x"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "an earlier one");
+    fs::remove_file(&file).unwrap();
+}
+
+/// Only Linux has so cheap a full disk.
+#[cfg(target_os = "linux")]
+#[test]
 fn a_full_disk_is_told() {
-    if !Path::new("/dev/full").exists() {
-        return; // only Linux has so cheap a full disk
-    }
     let server = Server::start();
     let addr = server.addr.to_string();
     let output = run(&["get", "--svg", "/dev/full", &addr, "1", "x"]);

@@ -5,7 +5,7 @@ mod common;
 use common::{Loop, pair, readable_pair, within_patience};
 use minimio::{Event, Events, Poll};
 use std::collections::HashSet;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -170,6 +170,21 @@ fn no_timeout_waits_until_there_is_an_event() {
     peer.write_all(b"!").unwrap();
     let (n, event_loop) = within_patience(|| poller.join()).unwrap();
     assert_eq!((n, event_loop.events[0].id()), (1, 1));
+}
+
+/// A read was faster than its event. What the system still says about that shall not stand before another's event.
+#[test]
+fn a_ready_stream_is_not_hidden_by_one_that_was_read() {
+    let mut event_loop = Loop::with_capacity(1);
+    let (one, mut peer) = pair();
+    event_loop.register(&one, 1);
+    peer.write_all(b"!").unwrap();
+    assert_eq!((&one).read(&mut [0; 8]).unwrap(), 1);
+    let (other, _peer) = readable_pair();
+    event_loop.register(&other, 2);
+    let n = event_loop.poll.poll(&mut event_loop.events, Some(0));
+    assert_eq!(n.unwrap(), 1);
+    assert_eq!(event_loop.events[0].id(), 2);
 }
 
 #[test]

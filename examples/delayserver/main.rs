@@ -13,7 +13,7 @@ mod timeline;
 use client::Wish;
 use server::Server;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -152,10 +152,11 @@ fn get(
 ) -> Result<ExitCode, String> {
     let cannot_write = |path, error| format!("cannot write {path}: {error}");
     // Before anybody waits for what could not be kept.
-    let mut file = match svg {
-        Some(path) => Some(File::create(path).map_err(|error| cannot_write(path, error))?),
-        None => None,
-    };
+    if let Some(path) = svg {
+        let mut options = File::options();
+        let file = options.append(true).create(true).open(path);
+        file.map_err(|error| cannot_write(path, error))?;
+    }
     let record =
         client::fetch(addr, wishes, is_telling).map_err(|error| format!("{addr}: {error}"))?;
     let is_colored =
@@ -164,10 +165,9 @@ fn get(
         "\n{}",
         timeline::draw(wishes, &record, is_colored)
     ));
-    if let (Some(path), Some(file)) = (svg, &mut file) {
+    if let Some(path) = svg {
         let picture = picture::draw(wishes, &record);
-        file.write_all(picture.as_bytes())
-            .map_err(|error| cannot_write(path, error))?;
+        fs::write(path, picture).map_err(|error| cannot_write(path, error))?;
     }
     match record.outcomes.iter().all(|outcome| outcome.answer.is_ok()) {
         true => Ok(ExitCode::SUCCESS),

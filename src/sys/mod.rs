@@ -77,42 +77,14 @@ compile_error!(
     "minimio has no backend for this target: it knows epoll (Linux, Android), kqueue (macOS, iOS, the BSDs) and IOCP (Windows)"
 );
 
+mod error;
 #[cfg(unix)]
 mod unix;
 
 pub use backend::{Event, Selector, TcpStream};
 
 use std::io::Read;
-use std::{error, fmt, io, net};
-
-/// The error that the OS has just reported, with the name of the call that failed in front of it.
-#[cold]
-fn failed(call: &'static str) -> io::Error {
-    failed_with(call, io::Error::last_os_error())
-}
-
-#[cold]
-fn failed_with(call: &'static str, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), FailedCall { call, error })
-}
-
-#[derive(Debug)]
-struct FailedCall {
-    call: &'static str,
-    error: io::Error,
-}
-
-impl fmt::Display for FailedCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.call, self.error)
-    }
-}
-
-impl error::Error for FailedCall {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
+use std::{io, net};
 
 /// `std` reads a stream by a call of that name, on every system.
 fn recv(mut stream: &net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
@@ -122,9 +94,4 @@ fn recv(mut stream: &net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
         trace::Stream(stream),
         buf.len()
     )
-}
-
-fn belongs_to_another() -> io::Error {
-    let message = "the stream was registered with another Poll before";
-    io::Error::new(io::ErrorKind::InvalidInput, message)
 }

@@ -1,7 +1,8 @@
 //! What the two readiness backends, epoll and kqueue, share: above all the stream. The kernel says *when* to read it, and
 //! moves no byte before we do, so all there is to do is to remember where it is registered.
 
-use super::{Selector, failed, recv};
+use super::error::{belongs_to_another, failed};
+use super::{Selector, recv};
 use std::ffi::c_int;
 use std::io::{self, ErrorKind};
 use std::net;
@@ -41,7 +42,7 @@ impl TcpStream {
         // [own]
         match self.belongs_to(selector) {
             true => Ok(()),
-            false => Err(super::belongs_to_another()),
+            false => Err(belongs_to_another()),
         }
     }
 }

@@ -10,7 +10,7 @@ mod ffi;
 pub use super::unix::TcpStream;
 pub use ffi::epoll_event as Event;
 
-use super::failed;
+use super::error::failed;
 use super::unix::{made, unless_interrupted};
 use crate::Token;
 use std::ffi::c_int;

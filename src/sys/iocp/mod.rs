@@ -20,7 +20,7 @@ mod tcp;
 
 pub use tcp::TcpStream;
 
-use super::failed;
+use super::error::{belongs_to_another, failed};
 use crate::Token;
 use std::collections::HashMap;
 use std::fmt;
@@ -64,19 +64,25 @@ impl Selector {
         if events.capacity() == 0 {
             return Err(ErrorKind::InvalidInput.into());
         }
-        let timeout_ms = match timeout_ms {
+        let mut timeout_ms = match timeout_ms {
             // The packet of `wake` was taken by an earlier call.
             _ if self.is_woken.load(SeqCst) => 0,
             Some(ms) => ms as u32,
             None => ffi::INFINITE,
         };
-        take_packets(&self.port, events, timeout_ms)?; // [wait]
-        events.retain_mut(|event| {
-            let token = self.token_of(&event.0);
-            event.0.0.lpCompletionKey = token.unwrap_or_default();
-            token.is_some()
-        });
-        Ok(())
+        loop {
+            take_packets(&self.port, events, timeout_ms)?; // [wait]
+            let is_full = events.len() == events.capacity();
+            events.retain_mut(|event| {
+                let token = self.token_of(&event.0);
+                event.0.0.lpCompletionKey = token.unwrap_or_default();
+                token.is_some()
+            });
+            if !events.is_empty() || !is_full {
+                return Ok(());
+            }
+            timeout_ms = 0; // behind so many that mean nothing, there may be one that means something
+        }
     }
 
     /// What the packet means to the user; not every packet means something.
@@ -88,7 +94,7 @@ impl Selector {
         operation?.packet_taken(self)
     }
 
-    /// With no operation that it would tell of.
+    /// By a packet that tells of no operation.
     pub fn wake(&self) -> io::Result<()> {
         post(&self.port, ptr::null_mut()) // [wake]
     }
@@ -151,7 +157,7 @@ impl Event {
     }
 }
 
-// SAFETY: of the two pointers in it, the user cannot get at either.
+// SAFETY: the user cannot get at the pointer in it, and to us it is a number.
 unsafe impl Send for Event {}
 // SAFETY: likewise.
 unsafe impl Sync for Event {}
@@ -164,7 +170,11 @@ fn new_port() -> io::Result<OwnedHandle> {
 
 /// From now on, whatever completes on the socket is told to the port. There is no way back.
 fn associate(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
-    create_io_completion_port(socket as ffi::HANDLE, port.as_raw_handle()).map(|_| ())
+    match create_io_completion_port(socket as ffi::HANDLE, port.as_raw_handle()) {
+        // It has a port, and be it by a duplicate of the socket.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Err(belongs_to_another()),
+        result => result.map(|_| ()),
+    }
 }
 
 fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {

@@ -10,11 +10,14 @@
 //!             (we post a packet)                                     if there is still something to read
 //! ```
 //!
+//! (There is a fifth state, `Deferred`: still idle, but to be received as soon as nobody reads the socket itself. And what
+//! was read before its packet was taken is received anew, instead of being an event.)
+//!
 //! While it is `Receiving`, the `OVERLAPPED` and the buffer are the kernel's, which does not ask whether the stream that
 //! lent them is still there. So they are not in the stream, but in an [`Operation`] of which the stream has one share and
 //! the selector, for the kernel, another.
 
-use super::super::{belongs_to_another, recv};
+use super::super::{error::belongs_to_another, recv};
 use super::{Selector, associate, ffi, last_error, post};
 use crate::Token;
 use std::cell::UnsafeCell;
@@ -51,9 +54,11 @@ struct State {
     /// What the receive brought and nobody has read yet: some bytes of the buffer (none: the end of the stream), or an
     /// error.
     received: Option<Result<Range<usize>, i32>>,
-    /// How many reads are at the socket itself.
+    /// How many reads are at the socket itself, since nothing was lent when they came.
     readers: usize,
+    /// We have cancelled it, and it is not to begin again.
     is_recalled: bool,
+    /// The stream is gone, its socket about to be closed.
     is_dropped: bool,
 }
 
@@ -71,7 +76,8 @@ enum Phase {
     Announced,
 }
 
-// SAFETY: `overlapped` and `buffer` are the kernel's while `Receiving`, and otherwise of whoever has locked `state`.
+// SAFETY: `overlapped` and `buffer` are the kernel's while `Receiving`, when we only let the system look at the one; and
+// otherwise of whoever has locked `state`.
 unsafe impl Send for Operation {}
 // SAFETY: likewise.
 unsafe impl Sync for Operation {}
@@ -105,6 +111,7 @@ impl Operation {
 
     fn arm(&self, selector: &Selector, state: &mut State) -> io::Result<()> {
         if !self.receive(state) {
+            // A packet that looks as if a receive had ended: one that has, and was not read to its end, is an event too.
             post(&selector.port, self.overlapped.get())?;
             state.phase = Phase::Announced;
         }
@@ -131,21 +138,13 @@ impl Operation {
     /// either way a packet comes. After an error none comes.
     fn wsa_recv(&self) -> Result<(), i32> {
         let (len, buf) = (LENT as u32, self.buffer.get().cast());
-        let (buffers, mut flags) = (ffi::WSABUF { len, buf }, 0);
+        let (buffers, none, mut flags) = (ffi::WSABUF { len, buf }, ptr::null_mut(), 0);
         // SAFETY: the socket is open. `buffers` and `flags` are used until the call returns. `overlapped` and the buffer
         // are ours to lend, for `state` is locked and was not `Receiving`; and they stay where they are until the packet
         // was taken, for until then the selector has a share in this operation.
         let result = unsafe {
             let (socket, overlapped) = (self.socket as ffi::SOCKET, self.overlapped.get());
-            ffi::WSARecv(
-                socket,
-                &buffers,
-                1,
-                ptr::null_mut(),
-                &mut flags,
-                overlapped,
-                None,
-            )
+            ffi::WSARecv(socket, &buffers, 1, none, &mut flags, overlapped, None)
         };
         match (result, last_error()) {
             (0, _) | (_, ffi::WSA_IO_PENDING) => Ok(()),
@@ -178,7 +177,7 @@ impl Operation {
         if state.is_dropped {
             selector.operations().remove(&self.address());
         } else if state.phase == Phase::Receiving {
-            self.look(&mut state);
+            self.look(&mut state); // and it is complete, for here is its packet
         }
         state.phase = Phase::Idle;
         // If a read was faster than the packet, the registration goes on waiting, for what comes next.
@@ -192,7 +191,7 @@ impl Operation {
     pub fn recall(&self, is_dropped: bool) -> bool {
         let mut state = self.state();
         if state.phase == Phase::Receiving && !state.is_dropped {
-            // It fails if the receive is complete; then its packet is in the port already.
+            // It fails if the receive is complete; then its packet is in the port, or about to be.
             // SAFETY: the socket is open, and the pointer only says which operation is meant.
             unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
         }
@@ -241,7 +240,7 @@ impl Operation {
         let mut state = self.state();
         state.readers -= 1;
         if let (Phase::Deferred, Some(selector)) = (state.phase, &selector) {
-            // If this fails, the next `read` or `register` tries again.
+            // If this fails, there is nobody to tell. The next `register` tries again.
             let _ = self.arm(selector, &mut state);
         }
         result
@@ -299,7 +298,7 @@ impl TcpStream {
 
     #[cold]
     fn associate(&self, selector: &Selector) -> io::Result<()> {
-        // Of the threads that register with this selector, one comes first. Those that do with another are refused.
+        // Of the threads that register with this selector, one comes first. Those that do with another, the system refuses.
         let mut operations = selector.operations();
         if self.operation.selector.get().is_none() {
             associate(self.inner.as_raw_socket(), &selector.port)?; // [first]

@@ -10,8 +10,8 @@ mod ffi;
 pub use super::unix::TcpStream;
 pub use ffi::kevent as Event;
 
+use super::error::{failed, failed_with};
 use super::unix::{made, unless_interrupted};
-use super::{failed, failed_with};
 use crate::Token;
 use ffi::{EV_ADD, EV_ONESHOT, EV_RECEIPT, EVFILT_READ};
 use std::fmt;

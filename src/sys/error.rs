@@ -1,0 +1,38 @@
+//! What goes wrong, in the words of every backend.
+
+use std::{error, fmt, io};
+
+/// The error that the OS has just reported, with the name of the call that failed in front of it.
+#[cold]
+pub fn failed(call: &'static str) -> io::Error {
+    failed_with(call, io::Error::last_os_error())
+}
+
+/// The same for an error that was told in another way.
+#[cold]
+pub fn failed_with(call: &'static str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), FailedCall { call, error })
+}
+
+#[derive(Debug)]
+struct FailedCall {
+    call: &'static str,
+    error: io::Error,
+}
+
+impl fmt::Display for FailedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.call, self.error)
+    }
+}
+
+impl error::Error for FailedCall {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+pub fn belongs_to_another() -> io::Error {
+    let message = "the stream was registered with another Poll before";
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
