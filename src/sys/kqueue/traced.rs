@@ -1,4 +1,5 @@
 //! `ffi.rs`, with a line told for each call: what the backend calls if there is the feature `trace`.
+#![allow(clippy::unnecessary_cast, clippy::useless_conversion)] // widths differ; see `ffi.rs`
 
 #[path = "ffi.rs"]
 mod real;
@@ -121,7 +122,6 @@ pub unsafe fn kevent(
     )
 }
 
-#[allow(clippy::unnecessary_cast)] // not on all systems
 fn milliseconds(timeout: &timespec) -> i64 {
     timeout.tv_sec as i64 * 1000 + timeout.tv_nsec as i64 / 1_000_000
 }
