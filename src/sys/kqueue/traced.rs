@@ -107,8 +107,10 @@ pub unsafe fn kevent(
     let Some(change) = change else {
         // SAFETY: the caller passes null, or a span of time.
         let timeout = Timeout(unsafe { timeout.as_ref() }.map_or(-1, milliseconds));
-        let words = format_args!("kevent(fd {kq}, capacity {nevents}, {timeout})");
-        return call.tell_wait(words, came);
+        return call.tell_wait(
+            format_args!("kevent(fd {kq}, capacity {nevents}, {timeout})"),
+            came,
+        );
     };
     let flags = Flags(change.flags.into(), FLAGS);
     let (what, fflags, token) = (
