@@ -68,8 +68,8 @@ impl<R: Copy + PartialEq + Display> Call<R> {
     ) -> R {
         match self.has_failed() {
             true => {
-                let failed = format_args!("{} {}", self.fails_with, Error(self.error));
-                tell(self.began, words, failed, took);
+                let (value, error) = (self.fails_with, Error(self.error));
+                tell(self.began, words, format_args!("{value} {error}"), took);
             }
             false => tell(self.began, words, format_args!("{brought}"), took),
         }

@@ -1,4 +1,5 @@
 //! `ffi.rs`, with a line told for each call: what the backend calls if there is the feature `trace`.
+#![allow(clippy::unnecessary_cast, clippy::useless_conversion)] // widths differ; see `ffi.rs`
 
 #[path = "ffi.rs"]
 mod real;
@@ -106,8 +107,10 @@ pub unsafe fn kevent(
     let Some(change) = change else {
         // SAFETY: the caller passes null, or a span of time.
         let timeout = Timeout(unsafe { timeout.as_ref() }.map_or(-1, milliseconds));
-        let words = format_args!("kevent(fd {kq}, capacity {nevents}, {timeout})");
-        return call.tell_wait(words, came);
+        return call.tell_wait(
+            format_args!("kevent(fd {kq}, capacity {nevents}, {timeout})"),
+            came,
+        );
     };
     let flags = Flags(change.flags.into(), FLAGS);
     let (what, fflags, token) = (
@@ -121,7 +124,6 @@ pub unsafe fn kevent(
     )
 }
 
-#[allow(clippy::unnecessary_cast)] // not on all systems
 fn milliseconds(timeout: &timespec) -> i64 {
     timeout.tv_sec as i64 * 1000 + timeout.tv_nsec as i64 / 1_000_000
 }
