@@ -30,7 +30,7 @@ impl Random {
 
     /// A number from 0 to `end`, without `end`.
     pub fn below(&mut self, end: usize) -> usize {
-        ((u64::from(self.next() as u32) * end as u64) >> 32) as usize
+        (((self.next() >> 32) * end as u64) >> 32) as usize
     }
 
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
