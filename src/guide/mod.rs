@@ -32,7 +32,7 @@
 //! # How to read it
 //!
 //! Places in the sources are cited by *marks*: `[arm]` stands in a comment once in each backend, where one event is asked
-//! for. So `grep -rn '\[arm\]' src` shows the same step on three systems. The marks are listed in
+//! for. So `grep -rn '\[arm\]' src/sys src/poll.rs` shows the same step on three systems. The marks are listed in
 //! [chapter 4](ch4_life#the-marks).
 //!
 //! Every snippet in Rust is run as a test, on every system that has a backend. Most of them begin with a connection to
@@ -66,7 +66,7 @@
 //! 4. Why is the token in the epoll entry, in the kqueue event, but on Windows neither in the port nor with the socket?
 //! 5. How can an event come for a descriptor that was closed, and why does `EPOLL_CTL_DEL` not help then?
 //! 6. Why is the flag set before the sleeper is woken?
-//! 7. Why does a wait that was interrupted not simply begin again?
+//! 7. Why does a wait that was interrupted not simply begin again with the same timeout?
 //! 8. Which of the twelve would have happened to you?
 //! 9. What do all three answers for Windows have in common?
 
