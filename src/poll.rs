@@ -73,6 +73,7 @@ impl Poll {
         let started = timeout_ms.map(|_| Instant::now());
         let mut left_ms = timeout_ms;
         loop {
+            // A loop that is closed says so first, whatever else is wrong.
             selector
                 .select(&mut events.0, left_ms)
                 .map_err(|error| if is_closed() { closed() } else { error })?;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Loop, PATIENCE, pair, within_patience};
+use common::{Loop, PATIENCE, byte_at, pair, within_patience};
 use minimio::{Interests, Poll, TcpStream};
 use std::io::{ErrorKind, Read, Write};
 use std::os::windows::io::AsRawSocket;
@@ -70,7 +70,7 @@ fn a_read_that_was_faster_and_left_something_leaves_an_event() {
 #[test]
 fn what_exceeds_the_buffer_is_read_from_the_socket() {
     const LEN: usize = 64 << 10;
-    let sent: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8).collect();
+    let sent: Vec<u8> = (0..LEN).map(byte_at).collect();
     let mut event_loop = Loop::new();
     let (mut stream, mut peer) = pair();
     event_loop.register(&stream, 1);

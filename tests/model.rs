@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::byte_at;
 use common::os::reset_when_closed;
 use common::random::{Random, seeds};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
@@ -203,10 +204,6 @@ impl Drop for Stream {
             _ => reset_when_closed(&self.real),
         }
     }
-}
-
-fn byte_at(place: usize) -> u8 {
-    (place % 251) as u8
 }
 
 /// A loop, and beside it the model of it.

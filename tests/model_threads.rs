@@ -6,7 +6,7 @@
 mod common;
 
 use common::random::{Random, seeds};
-use common::{Loop, pair, readable_pair};
+use common::{Loop, byte_at, pair, readable_pair};
 use minimio::{Interests, Registrator, TcpStream, Token};
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -107,10 +107,6 @@ impl Peer {
         self.far.write_all(&bytes).unwrap();
         self.written += size;
     }
-}
-
-fn byte_at(place: usize) -> u8 {
-    (place % 251) as u8
 }
 
 /// Everybody at once, each with random steps of its own.

@@ -2,17 +2,13 @@
 
 mod common;
 
-use common::{Loop, pair, within_patience};
+use common::{Loop, byte_at, pair, within_patience};
 use minimio::{Interests, TcpStream};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{self, Shutdown};
 use std::thread;
 
 /// A byte that depends on its place, with a period that no buffer size has.
-fn byte_at(place: usize) -> u8 {
-    (place % 251) as u8
-}
-
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(byte_at).collect()
 }

@@ -8,12 +8,12 @@
 mod common;
 
 use common::counting::{self, Counting};
-use common::os::{allow_open_handles, count_open_handles};
+use common::os::{allow_open_handles, count_open_handles, reset_when_closed};
 use common::random::Random;
-use common::{PATIENCE, listen, within_patience};
+use common::{PATIENCE, listen, std_pair_by, within_patience};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{self, SocketAddr, TcpListener};
+use std::net::{self, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -43,7 +43,6 @@ struct Worker {
     number: usize,
     registrator: Registrator,
     listener: TcpListener,
-    addr: SocketAddr,
     random: Random,
     connections: Vec<Connection>,
 }
@@ -55,24 +54,24 @@ fn token(thread: usize, place: usize, life: usize) -> Token {
 
 impl Worker {
     fn new(number: usize, registrator: Registrator) -> Worker {
-        let (listener, addr) = listen();
+        let (listener, _) = listen();
         let random = Random::new(number as u64);
         let connections = Vec::new();
         Worker {
             number,
             registrator,
             listener,
-            addr,
             random,
             connections,
         }
     }
 
     fn connect(&mut self, place: usize, life: usize) -> Connection {
-        let near = net::TcpStream::connect(self.addr).expect("connect");
-        let (far, _) = self.listener.accept().expect("accept");
+        let (near, far) = std_pair_by(&self.listener);
         near.set_nonblocking(true).unwrap();
-        far.set_nodelay(true).unwrap();
+        // Otherwise the system remembers each connection for a while, and has no address left soon.
+        reset_when_closed(&near);
+        reset_when_closed(&far);
         CONNECTIONS.fetch_add(1, SeqCst);
         let near = TcpStream::from(near);
         let token = token(self.number, place, life);
@@ -123,10 +122,6 @@ impl Worker {
         self.registrator
             .register(&near, token, Interests::READABLE)
             .expect("register");
-        // What is unread when a stream is closed makes that a reset, of which the system remembers nothing: otherwise it
-        // would soon have no address left.
-        (&near).write_all(b"unread").expect("write");
-        far.peek(&mut [0]).expect("peek");
         match self.random.below(2) {
             0 => drop((far, near)),
             _ => drop((near, far)),

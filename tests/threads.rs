@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Loop, PATIENCE, pair, readable_pair, within_patience};
+use common::{Loop, PATIENCE, byte_at, pair, readable_pair, within_patience};
 use minimio::{Interests, TcpStream, Token};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -243,7 +243,7 @@ fn whoever_registers_while_another_reads_does_not_mix_the_bytes() {
         thread::scope(|threads| {
             threads.spawn(|| {
                 for chunk in (0..LEN).step_by(64) {
-                    let bytes: Vec<u8> = (chunk..chunk + 64).map(|at| (at % 251) as u8).collect();
+                    let bytes: Vec<u8> = (chunk..chunk + 64).map(byte_at).collect();
                     peer.write_all(&bytes).unwrap();
                 }
             });
@@ -268,7 +268,7 @@ fn whoever_registers_while_another_reads_does_not_mix_the_bytes() {
                 match (&*stream).read(&mut buffer) {
                     Ok(n) => {
                         for byte in &buffer[..n] {
-                            if *byte != (received % 251) as u8 {
+                            if *byte != byte_at(received) {
                                 is_done.store(true, SeqCst);
                                 panic!("byte {received} is another");
                             }

@@ -4,11 +4,12 @@
 
 mod common;
 
+use common::delayserver::by_runner;
 use common::{pair, wait_for_data};
 use minimio::{Events, Interests, Poll};
 use std::env;
 use std::io::{ErrorKind, Read, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// What the other test has told. By itself it shows that a traced loop is a loop.
 #[test]
@@ -126,12 +127,8 @@ fn it_is_told_in_the_systems_words_or_not_at_all() {
 
 /// By a program of its own, for a standard error of its own.
 fn standard_error_of(test: &str) -> String {
-    // Where it is for another processor, the variable names the emulator that runs it.
-    let runner = env::var("DELAYSERVER_RUNNER").unwrap_or_default();
-    let mut program: Vec<_> = runner.split_whitespace().map(Into::into).collect();
-    program.extend(env::args_os().take(1));
-    let output = Command::new(&program[0])
-        .args(&program[1..])
+    let program = env::args_os().next().expect("the program's own name");
+    let output = by_runner(program)
         .args(["--exact", test, "--nocapture"])
         .stdin(Stdio::null())
         .output()

@@ -2,13 +2,13 @@
 
 use super::PATIENCE;
 use std::env::{self, consts::EXE_SUFFIX};
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 
-/// The program that `cargo test` has built beside this one. (`cargo test --test NAME` builds no example.) Where it is for another processor, the variable
-/// `DELAYSERVER_RUNNER` names the emulator that runs it.
+/// The program that `cargo test` has built beside this one. (`cargo test --test NAME` builds no example.)
 pub fn command(args: &[&str]) -> Command {
     // Not `current_exe`, which is the emulator's, if there is one.
     let tests = PathBuf::from(env::args_os().next().expect("the program's own name"));
@@ -18,12 +18,16 @@ pub fn command(args: &[&str]) -> Command {
         program.exists(),
         "not there: build it by `cargo build --example delayserver`"
     );
-    let mut words = match env::var("DELAYSERVER_RUNNER") {
-        Ok(runner) => runner.split_whitespace().map(Into::into).collect(),
-        Err(_) => Vec::new(),
-    };
-    words.push(program.into_os_string());
-    words.extend(args.iter().map(Into::into));
+    let mut command = by_runner(program.into_os_string());
+    command.args(args);
+    command
+}
+
+/// A program of ours. Where it is for another processor, the variable `DELAYSERVER_RUNNER` names the emulator that runs it.
+pub fn by_runner(program: OsString) -> Command {
+    let runner = env::var("DELAYSERVER_RUNNER").unwrap_or_default();
+    let mut words: Vec<OsString> = runner.split_whitespace().map(Into::into).collect();
+    words.push(program);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     command

@@ -43,6 +43,11 @@ pub fn listen() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
+/// A pattern of bytes, in which every place tells which one it is, nearly.
+pub fn byte_at(place: usize) -> u8 {
+    (place % 251) as u8
+}
+
 /// An address at which nobody listens, as long as the stream that has it is there. (One that was given up may be that of
 /// another test's listener a moment later.)
 pub fn nobody() -> (net::TcpStream, SocketAddr) {
