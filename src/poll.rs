@@ -130,7 +130,7 @@ impl Registrator {
     ///
     /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), or its `Poll` was dropped.
     /// - [`ErrorKind::InvalidInput`]: the stream was registered with another `Poll` before. A stream belongs to the
-    ///   first one for good, since Windows knows no way to part a socket from its queue.
+    ///   first one for good, since Win32 knows no way to part a socket from its queue.
     /// - [`ErrorKind::Unsupported`]: `interests` is [`Interests::WRITABLE`].
     /// - Others come from the system: on Linux, [`ErrorKind::StorageFull`] says that this user watches more descriptors
     ///   than `/proc/sys/fs/epoll/max_user_watches` allows. The stream belongs to this `Poll` all the same.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Loop, PATIENCE, byte_at, pair, within_patience};
+use common::{Loop, PATIENCE, byte_at, pair, readable_pair, within_patience};
 use minimio::{Interests, Poll, TcpStream};
 use std::io::{ErrorKind, Read, Write};
 use std::os::windows::io::AsRawSocket;
@@ -64,6 +64,21 @@ fn a_read_that_was_faster_and_left_something_leaves_an_event() {
     event_loop.expect(&[1]);
     assert_eq!(read_soon(&stream, &mut buffer), 1);
     assert_eq!(buffer[0], b'c');
+}
+
+/// A read that finds nothing takes the packets from the port. Whoever waits for them has to know.
+#[test]
+fn a_loop_is_dropped_with_packets_that_a_read_has_taken() {
+    let event_loop = Loop::new();
+    let (quiet, _peer) = pair();
+    let (ready, _other_peer) = readable_pair();
+    quiet.set_nonblocking(true).unwrap();
+    event_loop.register(&quiet, 1);
+    event_loop.register(&ready, 2);
+    let nothing = (&quiet).read(&mut [0; 8]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    within_patience(move || drop(event_loop));
+    assert_eq!((&ready).read(&mut [0; 8]).unwrap(), 1);
 }
 
 /// More than was lent: the rest is in the socket, and comes after it.

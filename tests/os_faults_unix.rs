@@ -12,7 +12,7 @@ use common::{Loop, pair, readable_pair};
 use minimio::{Events, Interests, Poll};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,7 +43,11 @@ const CALLS: Calls = if HAS_EPOLL {
     }
 } else {
     Calls {
-        new: &["kqueue", KEVENT],
+        new: if cfg!(target_vendor = "apple") {
+            &["kqueue", KEVENT]
+        } else {
+            &["kqueue", "fcntl", KEVENT]
+        },
         register: KEVENT,
         poll: KEVENT,
         wake: if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
@@ -56,6 +60,11 @@ const CALLS: Calls = if HAS_EPOLL {
 
 const EINTR: c_int = 4;
 const EBADF: c_int = 9;
+const EAGAIN: c_int = if cfg!(any(target_os = "linux", target_os = "android")) {
+    11
+} else {
+    35
+};
 const ENOMEM: c_int = 12;
 const EINVAL: c_int = 22;
 const ENFILE: c_int = 23;
@@ -103,8 +112,15 @@ may_fail! {
     epoll_wait(epfd: c_int, events: *mut c_void, maxevents: c_int, timeout: c_int) -> c_int;
 }
 
+// It takes any number of arguments, which Apple's ABI passes in another way than three; and three are enough.
+#[cfg(not(target_vendor = "apple"))]
+may_fail! {
+    fcntl(fd: c_int, cmd: c_int, arg: *mut c_void) -> c_int;
+}
+
 may_fail! {
     kqueue() -> c_int;
+    recv(fd: c_int, buf: *mut c_void, count: usize, flags: c_int) -> isize;
     write(fd: c_int, buf: *const c_void, count: usize) -> isize;
 }
 
@@ -285,12 +301,29 @@ fn a_loop_that_could_not_be_closed_is_open() {
     for errno in [EBADF, ENOMEM, ENOSPC] {
         let registrator = event_loop.registrator.clone();
         let error = with_fault(CALLS.wake, errno, || registrator.close_loop()).unwrap_err();
-        assert_eq!(error.kind(), io::Error::from_raw_os_error(errno).kind());
+        assert_tells(&error, CALLS.wake, errno);
         event_loop.expect_none();
     }
     event_loop.registrator.close_loop().unwrap();
     let closed = event_loop.poll.poll(&mut event_loop.events, None);
     assert_eq!(closed.unwrap_err().kind(), ErrorKind::Interrupted);
+}
+
+/// What the system says of a read is what the reader is told, and the next one finds everything.
+#[test]
+fn a_read_that_fails_loses_no_byte() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (mut stream, _peer) = readable_pair();
+    event_loop.register(&stream, 1);
+    assert_eq!(event_loop.wait(), [1]);
+    for errno in [EINTR, EAGAIN, ENOMEM] {
+        let error = with_fault("recv", errno, || stream.read(&mut [0; 8])).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(errno));
+    }
+    event_loop.register(&stream, 2);
+    assert_eq!(event_loop.wait(), [2]);
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
 }
 
 /// A stream that is dropped cannot tell anybody; what matters is that it is gone.

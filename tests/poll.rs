@@ -172,6 +172,32 @@ fn no_timeout_waits_until_there_is_an_event() {
     assert_eq!((n, event_loop.events[0].id()), (1, 1));
 }
 
+/// On Windows a read that finds nothing takes what is in the queue, and has to leave it for `poll`.
+#[test]
+fn a_read_of_one_stream_takes_no_event_of_another() {
+    let mut event_loop = Loop::with_capacity(1);
+    let (quiet, _peer) = pair();
+    quiet.set_nonblocking(true).unwrap();
+    event_loop.register(&quiet, 0);
+    let others: Vec<_> = (0..100).map(|_| readable_pair()).collect();
+    for (at, other) in others.iter().enumerate() {
+        event_loop.register(&other.0, at + 1);
+    }
+    let nothing = (&quiet).read(&mut [0; 8]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    let mut tokens: Vec<_> = others
+        .iter()
+        .map(|_| {
+            let n = event_loop.poll.poll(&mut event_loop.events, Some(0));
+            assert_eq!(n.unwrap(), 1);
+            event_loop.events[0].id()
+        })
+        .collect();
+    tokens.sort_unstable();
+    assert!(tokens.into_iter().eq(1..=100));
+    event_loop.expect_none();
+}
+
 /// A read was faster than its event. What the system still says about that shall not stand before another's event.
 #[test]
 fn a_ready_stream_is_not_hidden_by_one_that_was_read() {

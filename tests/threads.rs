@@ -169,7 +169,7 @@ fn readers_in_other_threads_lose_nothing() {
     let writers: Vec<_> = far
         .into_iter()
         .map(|mut peer| {
-            thread::spawn(move || peer.write_all(&(0..LEN).map(|at| at as u8).collect::<Vec<_>>()))
+            thread::spawn(move || peer.write_all(&(0..LEN).map(byte_at).collect::<Vec<_>>()))
         })
         .collect();
 
@@ -185,7 +185,7 @@ fn readers_in_other_threads_lose_nothing() {
             }
             Ok(n) => {
                 for byte in &buffer[..n] {
-                    assert_eq!(*byte, received[token] as u8);
+                    assert_eq!(*byte, byte_at(received[token]));
                     received[token] += 1;
                 }
             }
@@ -331,4 +331,43 @@ fn two_threads_register_one_stream_at_the_same_moment() {
         assert_eq!(event_loop.wait().len(), 1);
     }
     event_loop.expect_none();
+}
+
+/// A read that finds nothing looks where `poll` looks, on Windows. A thread that sleeps there shall miss nothing by it.
+#[test]
+fn reads_that_find_nothing_keep_nothing_from_a_poll_that_sleeps() {
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    let (quiet, _peer) = pair();
+    quiet.set_nonblocking(true).unwrap();
+    event_loop.register(&quiet, 0);
+    let (sender, tokens) = mpsc::channel();
+    let is_done = AtomicBool::new(false);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            while !is_done.load(SeqCst) {
+                let nothing = (&quiet).read(&mut [0; 8]).unwrap_err();
+                assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+            }
+        });
+        threads.spawn(|| {
+            while event_loop.poll.poll(&mut event_loop.events, None).is_ok() {
+                for event in &event_loop.events {
+                    sender.send(event.id()).unwrap();
+                }
+            }
+            drop(sender);
+        });
+        let others: Vec<_> = (0..200).map(|_| pair()).collect();
+        let came = others.iter().enumerate().all(|(at, (near, far))| {
+            registrator
+                .register(near, at + 1, Interests::READABLE)
+                .unwrap();
+            (&*far).write_all(b"!").unwrap();
+            tokens.recv_timeout(PATIENCE) == Ok(at + 1)
+        });
+        is_done.store(true, SeqCst);
+        registrator.close_loop().unwrap();
+        assert!(came, "an event was kept from it");
+    });
 }

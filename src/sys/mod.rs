@@ -84,7 +84,13 @@ mod unix;
 pub use backend::{Event, Selector, TcpStream};
 
 use std::io::Read;
-use std::{io, net};
+use std::{fmt, io, net};
+
+impl fmt::Debug for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selector").finish_non_exhaustive()
+    }
+}
 
 /// `std` reads a stream by a call of that name, on every system.
 fn recv(mut stream: &net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {

@@ -10,11 +10,10 @@ mod ffi;
 pub use super::unix::TcpStream;
 pub use ffi::epoll_event as Event;
 
-use super::error::failed;
+use super::error::{failed, failed_with};
 use super::unix::{made, unless_interrupted};
 use crate::Token;
 use std::ffi::c_int;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -85,7 +84,10 @@ impl Selector {
 
     pub fn wake(&self) -> io::Result<()> {
         let (mut to, one) = (&self.wake, 1u64.to_ne_bytes()); // [wake]
-        traced!(to.write(&one), "write(fd {}, 8 bytes)", to.as_raw_fd()).map(drop)
+        let result = traced!(to.write(&one), "write(fd {}, 8 bytes)", to.as_raw_fd());
+        result
+            .map(drop)
+            .map_err(|error| failed_with("write", error))
     }
 
     /// Closing the stream's descriptor would do, if it were the only one: epoll watches the open connection, and goes on
@@ -93,14 +95,6 @@ impl Selector {
     pub fn deregister(&self, stream: &TcpStream) {
         // [take-back] It fails if `register` did; then there is nothing to take back.
         let _ = epoll_ctl(&self.epoll, ffi::EPOLL_CTL_DEL, stream.inner.as_fd(), 0, 0);
-    }
-}
-
-impl fmt::Debug for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Selector")
-            .field("epoll", &self.epoll.as_raw_fd())
-            .finish_non_exhaustive()
     }
 }
 

@@ -86,7 +86,7 @@ unsafe extern "system" {
     /// <https://learn.microsoft.com/windows/win32/fileio/cancelioex-func>
     pub fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int;
 
-    /// Sleeps until an operation on the handle is complete; it is how a blocking read waits for one that is in flight.
+    /// Sleeps until an operation on the handle is complete and its packet was taken, by whatever thread.
     /// <https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-waitforsingleobject>
     pub fn WaitForSingleObject(hHandle: HANDLE, dwMilliseconds: u32) -> u32;
 }

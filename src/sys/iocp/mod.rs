@@ -22,20 +22,23 @@ pub use tcp::TcpStream;
 
 use super::error::{belongs_to_another, failed};
 use crate::Token;
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::{mem, ptr};
+use std::{iter, mem, ptr};
 use tcp::Operation;
+
+type Packets = Vec<crate::Event>;
 
 pub struct Selector {
     port: OwnedHandle,
     /// The operation of each stream that was registered, by its address, which is what a packet brings. This share in an
     /// operation stands for the kernel's: it is given up when the stream is gone *and* no packet is to come any more.
     operations: Mutex<HashMap<usize, Arc<Operation>>>,
+    /// Packets that were taken from the port, and that `select` has yet to look at.
+    taken: Mutex<VecDeque<crate::Event>>,
     is_woken: AtomicBool,
     /// For the streams to remember us by: weakly, for the port must not stay open because a stream does.
     me: Weak<Selector>,
@@ -43,10 +46,13 @@ pub struct Selector {
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
-        let port = new_port()?; // [queue]
+        let port = create_io_completion_port(ffi::INVALID_HANDLE_VALUE, ptr::null_mut())?; // [queue]
+        // SAFETY: it was made just now, and has no other owner.
+        let port = unsafe { OwnedHandle::from_raw_handle(port) };
         Ok(Arc::new_cyclic(|me| Selector {
             port,
             operations: Mutex::default(),
+            taken: Mutex::default(),
             is_woken: AtomicBool::new(false),
             me: me.clone(),
         }))
@@ -56,28 +62,25 @@ impl Selector {
         stream.join(self)?.register(self, token)
     }
 
-    pub fn select(
-        &self,
-        events: &mut Vec<crate::Event>,
-        timeout_ms: Option<i32>,
-    ) -> io::Result<()> {
+    pub fn select(&self, events: &mut Packets, timeout_ms: Option<i32>) -> io::Result<()> {
         if events.capacity() == 0 {
             return Err(ErrorKind::InvalidInput.into());
         }
+        let capacity = events.capacity();
         let mut timeout_ms = match timeout_ms {
-            // The packet of `wake` was taken by an earlier call.
-            _ if self.is_woken.load(SeqCst) => 0,
+            // The packet that was to end a sleep may have been taken by an earlier call.
+            _ if self.is_woken.load(SeqCst) || !locked(&self.taken).is_empty() => 0,
             Some(ms) => ms as u32,
             None => ffi::INFINITE,
         };
         loop {
             take_packets(&self.port, events, timeout_ms)?; // [wait]
-            let is_full = events.len() == events.capacity();
-            events.retain_mut(|event| {
-                let token = self.token_of(&event.0);
-                event.0.0.lpCompletionKey = token.unwrap_or_default();
-                token.is_some()
-            });
+            let is_full = events.len() == capacity;
+            let mut taken = locked(&self.taken);
+            taken.extend(events.drain(..));
+            let packets = iter::from_fn(|| taken.pop_front());
+            let came = packets.filter_map(|packet| self.event(packet));
+            events.extend(came.take(capacity));
             if !events.is_empty() || !is_full {
                 return Ok(());
             }
@@ -86,23 +89,34 @@ impl Selector {
     }
 
     /// What the packet means to the user; not every packet means something.
-    fn token_of(&self, packet: &Event) -> Option<Token> {
-        if packet.address() == 0 {
-            self.is_woken.store(true, SeqCst);
+    fn event(&self, mut packet: crate::Event) -> Option<crate::Event> {
+        let operation = locked(&self.operations).get(&packet.0.address()).cloned();
+        packet.0.0.lpCompletionKey = operation?.packet_taken(self)?;
+        Some(packet)
+    }
+
+    /// Takes the packets that are there, for the next `select`. Windows writes into an `OVERLAPPED` what became of the
+    /// operation only when its packet is taken; and who reads wants to know it, even if nobody ever calls `select`.
+    fn take_for_select(&self) -> io::Result<()> {
+        let (mut packets, mut is_full) = (Packets::with_capacity(64), true);
+        let mut taken = locked(&self.taken);
+        while is_full {
+            take_packets(&self.port, &mut packets, 0)?;
+            is_full = packets.len() == packets.capacity();
+            taken.extend(packets.drain(..).filter(|packet| packet.0.address() != 0));
+            // And if somebody sleeps in `select`, we have perhaps taken what would have ended that.
+            if self.is_woken.load(SeqCst) || !taken.is_empty() {
+                post(&self.port, ptr::null_mut())?;
+            }
         }
-        let operation = self.operations().get(&packet.address()).cloned();
-        operation?.packet_taken(self)
+        Ok(())
     }
 
     /// By a packet that tells of no operation.
     pub fn wake(&self) -> io::Result<()> {
+        self.is_woken.store(true, SeqCst);
         post(&self.port, ptr::null_mut()) // [wake]
-    }
-
-    fn operations(&self) -> MutexGuard<'_, HashMap<usize, Arc<Operation>>> {
-        self.operations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            .inspect_err(|_| self.is_woken.store(false, SeqCst))
     }
 }
 
@@ -110,33 +124,26 @@ impl Drop for Selector {
     /// What is lent must come back before we give up our shares. So every receive is cancelled, and then we wait for the
     /// packets: an operation that was cancelled is not over yet, it will be over soon.
     fn drop(&mut self) {
-        let operations = mem::take(&mut *self.operations());
-        let mut to_come = operations
-            .values()
-            .filter(|operation| operation.recall(false))
-            .count();
-        let mut packets = Vec::with_capacity(64);
+        let operations = mem::take(&mut *locked(&self.operations));
+        let mut to_come = operations.values().filter(|it| it.recall(false)).count();
+        let mut packets = Packets::from(mem::take(&mut *locked(&self.taken)));
+        packets.reserve(64);
         // [drain]
-        while to_come > 0 {
-            if take_packets(&self.port, &mut packets, ffi::INFINITE).is_err() {
-                // Better a leak than to free what the kernel may write to.
-                return mem::forget(operations);
-            }
-            for packet in &packets {
+        loop {
+            for packet in packets.drain(..) {
                 if let Some(operation) = operations.get(&packet.0.address()) {
                     operation.packet_taken(self);
                     to_come -= 1;
                 }
             }
+            if to_come == 0 {
+                return;
+            }
+            if take_packets(&self.port, &mut packets, ffi::INFINITE).is_err() {
+                // Better a leak than to free what the kernel may write to.
+                return mem::forget(operations);
+            }
         }
-    }
-}
-
-impl fmt::Debug for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Selector")
-            .field("port", &self.port.as_raw_handle())
-            .finish_non_exhaustive()
     }
 }
 
@@ -162,13 +169,7 @@ unsafe impl Send for Event {}
 // SAFETY: likewise.
 unsafe impl Sync for Event {}
 
-fn new_port() -> io::Result<OwnedHandle> {
-    let port = create_io_completion_port(ffi::INVALID_HANDLE_VALUE, ptr::null_mut())?;
-    // SAFETY: it was made just now, and has no other owner.
-    Ok(unsafe { OwnedHandle::from_raw_handle(port) })
-}
-
-/// From now on, whatever completes on the socket is told to the port. There is no way back.
+/// From now on, whatever completes on the socket is told to the port. Win32 knows no way back.
 fn associate(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
     match create_io_completion_port(socket as ffi::HANDLE, port.as_raw_handle()) {
         // It has a port, and be it by a duplicate of the socket.
@@ -178,18 +179,17 @@ fn associate(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
 }
 
 fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {
-    // SAFETY: two numbers are passed, and no pointer.
-    match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, 0) } {
+    // How many threads that take packets may run at once. (By default, as many as there are processors: then a thread that
+    // has taken some, and is busy now, may keep another one asleep.)
+    let threads = i32::MAX as u32;
+    // SAFETY: numbers are passed, and no pointer.
+    match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, threads) } {
         port if port.is_null() => Err(failed("CreateIoCompletionPort")),
         port => Ok(port),
     }
 }
 
-fn take_packets(
-    port: &OwnedHandle,
-    packets: &mut Vec<crate::Event>,
-    timeout_ms: u32,
-) -> io::Result<()> {
+fn take_packets(port: &OwnedHandle, packets: &mut Packets, timeout_ms: u32) -> io::Result<()> {
     packets.clear();
     // [capacity]
     let (room, capacity) = (packets.as_mut_ptr().cast(), packets.capacity() as u32);
@@ -212,6 +212,10 @@ fn post(port: &OwnedHandle, overlapped: *mut ffi::OVERLAPPED) -> io::Result<()> 
         0 => Err(failed("PostQueuedCompletionStatus")),
         _ => Ok(()),
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Winsock's `WSAGetLastError` is another name for the `GetLastError` that `std` calls.

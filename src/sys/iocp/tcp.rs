@@ -18,23 +18,23 @@
 //! the selector, for the kernel, another.
 
 use super::super::{error::belongs_to_another, recv};
-use super::{Selector, associate, ffi, last_error, post};
+use super::{Selector, associate, ffi, last_error, locked, post};
 use crate::Token;
 use std::cell::UnsafeCell;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::{mem, net, ptr};
 
 /// How much a stream lends. What exceeds it is read from the socket as ever, so this is no limit; and to lend more would
 /// cost memory that 10,000 waiting streams have 10,000 times.
 const LENT: usize = 4096;
 
-/// How long a blocking read waits for a receive before it looks without having been told. That the receive is complete
-/// signals the socket's handle, whoever takes packets from the port, and be it nobody; but the next operation, perhaps a
-/// write in another thread, takes the signal back, and so we might miss it.
+/// How long a blocking read waits for a receive before it looks without having been told. The socket's handle is signaled
+/// when the packet is taken; but perhaps nobody does that but us. And the next operation, perhaps a write in another thread,
+/// takes the signal back.
 const LOOK_AGAIN_MS: u32 = 10;
 
 pub struct Operation {
@@ -100,7 +100,7 @@ impl Operation {
     }
 
     pub fn register(&self, selector: &Selector, token: Token) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         state.token = token; // [token]
         match state.phase {
             Phase::Idle | Phase::Deferred => self.arm(selector, &mut state), // [arm]
@@ -152,9 +152,12 @@ impl Operation {
         }
     }
 
-    /// Sees whether the receive is complete, and what it brought. That may be known before the packet is taken, and ends
-    /// the loan; but the packet still comes, and until then this operation must stay where it is.
+    /// Sees whether the receive is complete, and what it brought. That ends the loan; but `select` has yet to see the
+    /// packet, and until then this operation must stay where it is.
     fn look(&self, state: &mut State) {
+        if state.phase != Phase::Receiving {
+            return;
+        }
         let (mut n, mut flags) = (0, 0);
         // SAFETY: the socket is open, `overlapped` is where it was, and the numbers are used until the call returns.
         let is_complete = unsafe {
@@ -173,11 +176,11 @@ impl Operation {
 
     /// The packet was taken from the port. Returns the token if that is an event.
     pub fn packet_taken(&self, selector: &Selector) -> Option<Token> {
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         if state.is_dropped {
-            selector.operations().remove(&self.address());
-        } else if state.phase == Phase::Receiving {
-            self.look(&mut state); // and it is complete, for here is its packet
+            locked(&selector.operations).remove(&self.address());
+        } else {
+            self.look(&mut state);
         }
         state.phase = Phase::Idle;
         // If a read was faster than the packet, the registration goes on waiting, for what comes next.
@@ -189,7 +192,7 @@ impl Operation {
 
     /// The stream or the port is about to be closed. Returns whether a packet is still to come.
     pub fn recall(&self, is_dropped: bool) -> bool {
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         if state.phase == Phase::Receiving && !state.is_dropped {
             // It fails if the receive is complete; then its packet is in the port, or about to be.
             // SAFETY: the socket is open, and the pointer only says which operation is meant.
@@ -201,9 +204,14 @@ impl Operation {
     }
 
     fn read(&self, stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         loop {
             if state.phase == Phase::Receiving {
+                drop(state);
+                if let Some(selector) = self.selector() {
+                    selector.take_for_select()?;
+                }
+                state = locked(&self.state);
                 self.look(&mut state);
             }
             match state.received.take() {
@@ -228,7 +236,7 @@ impl Operation {
                     drop(state);
                     // SAFETY: the socket is open, and no pointer is passed.
                     unsafe { ffi::WaitForSingleObject(self.socket as ffi::HANDLE, LOOK_AGAIN_MS) };
-                    state = self.state();
+                    state = locked(&self.state);
                 }
             }
         }
@@ -237,7 +245,7 @@ impl Operation {
         let result = recv(&stream.inner, buf);
         // It outlives the lock: if ours were the last share, dropping it would lock `state` too.
         let selector = self.selector();
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         state.readers -= 1;
         if let (Phase::Deferred, Some(selector)) = (state.phase, &selector) {
             // If this fails, there is nobody to tell. The next `register` tries again.
@@ -248,10 +256,6 @@ impl Operation {
 
     fn selector(&self) -> Option<Arc<Selector>> {
         self.selector.get().and_then(Weak::upgrade)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -299,7 +303,7 @@ impl TcpStream {
     #[cold]
     fn associate(&self, selector: &Selector) -> io::Result<()> {
         // Of the threads that register with this selector, one comes first. Those that do with another, the system refuses.
-        let mut operations = selector.operations();
+        let mut operations = locked(&selector.operations);
         if self.operation.selector.get().is_none() {
             associate(self.inner.as_raw_socket(), &selector.port)?; // [first]
         }
@@ -316,7 +320,7 @@ impl Drop for TcpStream {
         // `inner` is closed after this, so its number is still ours.
         let is_packet_to_come = self.operation.recall(true); // [take-back]
         if let (false, Some(selector)) = (is_packet_to_come, self.operation.selector()) {
-            selector.operations().remove(&self.operation.address());
+            locked(&selector.operations).remove(&self.operation.address());
         }
     }
 }

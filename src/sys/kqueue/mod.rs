@@ -14,7 +14,6 @@ use super::error::{failed, failed_with};
 use super::unix::{made, unless_interrupted};
 use crate::Token;
 use ffi::{EV_ADD, EV_ONESHOT, EV_RECEIPT, EVFILT_READ};
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -73,14 +72,6 @@ impl Selector {
     pub fn deregister(&self, _: &TcpStream) {} // [take-back]
 }
 
-impl fmt::Debug for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Selector")
-            .field("kqueue", &self.kqueue.as_raw_fd())
-            .finish_non_exhaustive()
-    }
-}
-
 impl Event {
     pub fn token(&self) -> Token {
         self.udata.addr()
@@ -129,7 +120,10 @@ impl Waker {
     fn wake(&self, _: &OwnedFd) -> io::Result<()> {
         use io::Write;
         let mut to = &self.far;
-        traced!(to.write(b"!"), "write(fd {}, 1 bytes)", to.as_raw_fd()).map(drop)
+        let result = traced!(to.write(b"!"), "write(fd {}, 1 bytes)", to.as_raw_fd());
+        result
+            .map(drop)
+            .map_err(|error| failed_with("write", error))
     }
 }
 
