@@ -125,7 +125,7 @@ fn drop_while_lent<'scope>(
     let registrator = event_loop.as_ref().unwrap().registrator.clone();
     let (registered, is_registered) = mpsc::channel();
     let be_busy = || while !is_over.load(SeqCst) {};
-    // What a thread has begun ends when it gets around to it. This one does not soon: it is busy, and so is the machine.
+    // What a thread has begun ends when it gets around to it. This one does not soon: it is busy, and the machine more so.
     threads.spawn(move || {
         for stream in &near {
             registrator
@@ -136,7 +136,7 @@ fn drop_while_lent<'scope>(
         registered.send(near).unwrap();
         be_busy();
     });
-    for _ in 0..thread::available_parallelism().unwrap().get() {
+    for _ in 0..4 * thread::available_parallelism().unwrap().get() {
         threads.spawn(be_busy);
     }
     drop(is_registered.recv().unwrap());
