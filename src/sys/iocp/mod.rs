@@ -181,9 +181,8 @@ fn associate(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
 fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {
     // How many threads that take packets may run at once. (By default, as many as there are processors: then a thread that
     // has taken some, and is busy now, may keep another one asleep.)
-    let threads = i32::MAX as u32;
     // SAFETY: numbers are passed, and no pointer.
-    match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, threads) } {
+    match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, i32::MAX as u32) } {
         port if port.is_null() => Err(failed("CreateIoCompletionPort")),
         port => Ok(port),
     }
