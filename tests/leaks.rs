@@ -5,7 +5,7 @@
 mod common;
 
 use common::counting::{Counting, allocations, live_bytes};
-use common::os::count_open_handles;
+use common::os::{count_open_handles, reset_when_closed};
 use common::{Loop, STATES, pair, stream_in};
 use minimio::{Interests, Poll};
 use std::io::{Read, Write};
@@ -64,7 +64,9 @@ fn nothing_is_left_of_thousands_of_lives() {
         let mut event_loop = Loop::new();
         leaves_nothing(10_000, |times| {
             for at in 1..=times {
-                drop(stream_in(state, &mut event_loop));
+                let (stream, _peer) = stream_in(state, &mut event_loop);
+                reset_when_closed(&stream);
+                drop(stream);
                 if at % 100 == 0 {
                     // What the system still has to say about them, it says now.
                     event_loop.expect_none();

@@ -10,7 +10,7 @@ use common::os::reset_when_closed;
 use common::random::{Random, seeds};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{self, Shutdown, TcpListener};
+use std::net::{self, Shutdown};
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
@@ -97,14 +97,9 @@ struct Stream {
     is_reset: bool,
 }
 
-thread_local! {
-    /// For all connections: to make one for each would be half of the work.
-    static LISTENER: TcpListener = common::listen().0;
-}
-
 impl Stream {
     fn new() -> Stream {
-        let (near, peer) = LISTENER.with(common::std_pair_by);
+        let (near, peer) = common::std_pair();
         let real = TcpStream::from(near);
         real.set_nonblocking(true).unwrap();
         Stream {

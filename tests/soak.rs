@@ -10,10 +10,10 @@ mod common;
 use common::counting::{self, Counting};
 use common::os::{allow_open_handles, count_open_handles, reset_when_closed};
 use common::random::Random;
-use common::{PATIENCE, listen, std_pair_by, within_patience};
+use common::{PATIENCE, std_pair, within_patience};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{self, TcpListener};
+use std::net;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -42,7 +42,6 @@ struct Connection {
 struct Worker {
     number: usize,
     registrator: Registrator,
-    listener: TcpListener,
     random: Random,
     connections: Vec<Connection>,
 }
@@ -54,20 +53,18 @@ fn token(thread: usize, place: usize, life: usize) -> Token {
 
 impl Worker {
     fn new(number: usize, registrator: Registrator) -> Worker {
-        let (listener, _) = listen();
         let random = Random::new(number as u64);
         let connections = Vec::new();
         Worker {
             number,
             registrator,
-            listener,
             random,
             connections,
         }
     }
 
     fn connect(&mut self, place: usize, life: usize) -> Connection {
-        let (near, far) = std_pair_by(&self.listener);
+        let (near, far) = std_pair();
         near.set_nonblocking(true).unwrap();
         // Otherwise the system remembers each connection for a while, and has no address left soon.
         reset_when_closed(&near);

@@ -12,7 +12,7 @@ pub mod random;
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{Read, Write};
 use std::net::{self, SocketAddr, TcpListener};
-use std::sync::mpsc;
+use std::sync::{LazyLock, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -24,12 +24,11 @@ pub fn pair() -> (TcpStream, net::TcpStream) {
     (near.into(), far)
 }
 
-pub fn std_pair() -> (net::TcpStream, net::TcpStream) {
-    std_pair_by(&listen().0)
-}
+/// One for all connections, for to make one for each would be half of the work.
+static LISTENER: LazyLock<Mutex<TcpListener>> = LazyLock::new(|| Mutex::new(listen().0));
 
-/// By a listener that is used again and again, by one thread at a time.
-pub fn std_pair_by(listener: &TcpListener) -> (net::TcpStream, net::TcpStream) {
+pub fn std_pair() -> (net::TcpStream, net::TcpStream) {
+    let listener = LISTENER.lock().expect("a listener");
     let addr = listener.local_addr().expect("local_addr");
     let near = net::TcpStream::connect(addr).expect("connect");
     let (far, _) = listener.accept().expect("accept");
