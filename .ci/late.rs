@@ -2,16 +2,19 @@
 //! `OVERLAPPED` only when the packet is taken from the port, and the socket's handle is signalled only then. Under Wine both
 //! are done at once. `.ci/run windows` runs tests with this file in the place of `ffi.rs`.
 //! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
+//!
+//! And any of these calls may fail, for `os_faults_windows.rs`.
 #![allow(dead_code, non_snake_case, clippy::too_many_arguments)]
 
 #[path = "ffi.rs"]
 mod real;
 
 pub use real::*;
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::ffi::c_int;
 use std::sync::{LazyLock, Mutex};
-use std::{io, slice, thread, time::Duration};
+use std::{io, ptr, slice, thread, time::Duration};
 
 /// The operations that were begun, and whose packets nobody has taken.
 static BEGUN: LazyLock<Mutex<HashSet<usize>>> = LazyLock::new(Mutex::default);
@@ -19,6 +22,81 @@ static BEGUN: LazyLock<Mutex<HashSet<usize>>> = LazyLock::new(Mutex::default);
 #[link(name = "kernel32")]
 unsafe extern "system" {
     fn SetLastError(dwErrCode: u32);
+}
+
+type Fault = Option<(&'static str, c_int)>;
+
+thread_local! {
+    static FAULT: Cell<Fault> = const { Cell::new(None) };
+}
+
+/// The next call of that name, by this thread, fails with that error. Returns the one that was to fail before, and did not.
+#[unsafe(no_mangle)]
+pub fn set_fault(fault: Fault) -> Fault {
+    FAULT.replace(fault)
+}
+
+/// Whether it is this call's turn to fail.
+fn is_due(call: &str) -> bool {
+    let Some((_, error)) = FAULT.get().filter(|fault| fault.0 == call) else {
+        return false;
+    };
+    FAULT.set(None);
+    fail_with(error);
+    true
+}
+
+fn fail_with(error: c_int) {
+    // SAFETY: a number is passed.
+    unsafe { SetLastError(error as u32) }
+}
+
+pub unsafe fn CreateIoCompletionPort(
+    FileHandle: HANDLE,
+    ExistingCompletionPort: HANDLE,
+    CompletionKey: usize,
+    NumberOfConcurrentThreads: u32,
+) -> HANDLE {
+    if is_due("CreateIoCompletionPort") {
+        return ptr::null_mut();
+    }
+    // SAFETY: as the caller says, here and below.
+    unsafe {
+        real::CreateIoCompletionPort(
+            FileHandle,
+            ExistingCompletionPort,
+            CompletionKey,
+            NumberOfConcurrentThreads,
+        )
+    }
+}
+
+pub unsafe fn PostQueuedCompletionStatus(
+    CompletionPort: HANDLE,
+    dwNumberOfBytesTransferred: u32,
+    dwCompletionKey: usize,
+    lpOverlapped: *mut OVERLAPPED,
+) -> c_int {
+    if is_due("PostQueuedCompletionStatus") {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe {
+        real::PostQueuedCompletionStatus(
+            CompletionPort,
+            dwNumberOfBytesTransferred,
+            dwCompletionKey,
+            lpOverlapped,
+        )
+    }
+}
+
+pub unsafe fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int {
+    if is_due("CancelIoEx") {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { real::CancelIoEx(hFile, lpOverlapped) }
 }
 
 pub unsafe fn WSARecv(
@@ -30,8 +108,11 @@ pub unsafe fn WSARecv(
     lpOverlapped: *mut OVERLAPPED,
     lpCompletionRoutine: LPWSAOVERLAPPED_COMPLETION_ROUTINE,
 ) -> c_int {
+    if is_due("WSARecv") {
+        return -1;
+    }
     BEGUN.lock().unwrap().insert(lpOverlapped.addr());
-    // SAFETY: as the caller says, here and below.
+    // SAFETY: as above.
     let result = unsafe {
         real::WSARecv(
             s,
@@ -47,8 +128,7 @@ pub unsafe fn WSARecv(
     if result != 0 && error != WSA_IO_PENDING {
         BEGUN.lock().unwrap().remove(&lpOverlapped.addr());
     }
-    // SAFETY: a number is passed. What is done with a lock may have set it.
-    unsafe { SetLastError(error as u32) };
+    fail_with(error); // again, for what is done with a lock may have said something else
     result
 }
 
@@ -60,6 +140,9 @@ pub unsafe fn GetQueuedCompletionStatusEx(
     dwMilliseconds: u32,
     fAlertable: c_int,
 ) -> c_int {
+    if is_due("GetQueuedCompletionStatusEx") {
+        return 0;
+    }
     // SAFETY: as above.
     let result = unsafe {
         real::GetQueuedCompletionStatusEx(
@@ -92,8 +175,7 @@ pub unsafe fn WSAGetOverlappedResult(
     lpdwFlags: *mut u32,
 ) -> c_int {
     if BEGUN.lock().unwrap().contains(&lpOverlapped.addr()) {
-        // SAFETY: as above.
-        unsafe { SetLastError(WSA_IO_INCOMPLETE as u32) };
+        fail_with(WSA_IO_INCOMPLETE);
         return 0;
     }
     // SAFETY: as above.

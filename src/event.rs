@@ -37,7 +37,7 @@ impl Interests {
 ///
 /// There is data, or the end of the stream, or an error. Only reading tells which; and if another thread has read in
 /// the meantime, there may be nothing any more.
-// As the system wrote it. Transparent, so that it can be written right where the user reads it.
+// The system's own entry. Transparent, so that the system can write it right where the user reads it.
 #[repr(transparent)]
 pub struct Event(pub(crate) sys::Event);
 
@@ -69,7 +69,8 @@ impl fmt::Debug for Event {
 pub struct Events(pub(crate) Vec<Event>);
 
 impl Events {
-    /// Where a larger wish is cut off, for it could only end the program: that many events come in two polls as well.
+    /// A larger wish is cut off here. To allocate that much could only end the program, and what does not fit comes with
+    /// the next poll.
     const MAX_CAPACITY: usize = 1 << 20;
 
     /// Room for `capacity` events, and for 1,048,576 at most. One [`poll`](crate::Poll::poll) brings no more than

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 ///
 /// It is a queue of the operating system: epoll on Linux and Android, kqueue on macOS, iOS and the BSDs, an I/O
 /// completion port on Windows. The queue is given back to the system when the `Poll` and all its [`Registrator`]s are
-/// dropped. Streams need not be dropped first, and do not keep it open.
+/// dropped. Streams need not be dropped first, and do not keep it open. (On Windows the kernel keeps the port, without a
+/// handle of ours, until the sockets that joined it are closed.)
 #[derive(Debug)]
 pub struct Poll {
     registrator: Registrator,
@@ -24,14 +25,11 @@ impl Poll {
     ///
     /// What the system says, with the name of the call that failed, when it has no descriptor or no memory left.
     pub fn new() -> io::Result<Poll> {
-        let selector = Selector::new()?;
-        let is_closed = Arc::new(AtomicBool::new(false));
-        Ok(Poll {
-            registrator: Registrator {
-                selector,
-                is_closed,
-            },
-        })
+        let registrator = Registrator {
+            selector: Arc::new(Selector::new()?),
+            is_closed: Arc::new(AtomicBool::new(false)),
+        };
+        Ok(Poll { registrator })
     }
 
     /// A handle to register streams with, in this thread or in another one.
@@ -39,8 +37,8 @@ impl Poll {
         self.registrator.clone()
     }
 
-    /// Waits until there is at least one event, for `timeout_ms` milliseconds at most, and puts what came into `events`,
-    /// in the place of what was there. Returns how many these are.
+    /// Waits until there is at least one event, but no longer than `timeout_ms` milliseconds, and replaces what is in
+    /// `events` by the events that came. Returns their number.
     ///
     /// `None` waits without end; 0 and negative numbers do not wait. `Ok(0)` says that the time is over, and nothing
     /// else: a timeout never ends early, and signals do not end it. Of the events that are ready, no more come than
@@ -48,7 +46,7 @@ impl Poll {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), be it before or during the call.
+    /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), before or during the call.
     /// - [`ErrorKind::InvalidInput`]: `events` has a capacity of 0.
     /// - Others come from the system. After any error, `events` is empty.
     ///
@@ -95,7 +93,7 @@ impl Poll {
     }
 }
 
-/// The milliseconds that are left, rounded up: what is rounded down ends early, or not at all but in a busy loop.
+/// The milliseconds that are left, rounded up: rounded down, the last part of one would be waited for in a busy loop.
 #[cold]
 fn left(timeout_ms: i32, started: Instant) -> i32 {
     let left = Duration::from_millis(timeout_ms as u64).saturating_sub(started.elapsed());
@@ -103,7 +101,7 @@ fn left(timeout_ms: i32, started: Instant) -> i32 {
 }
 
 impl Drop for Poll {
-    /// Nobody will wait any more: registering shall be an error then, not a wish that no one hears.
+    /// Nobody will wait any more: from now on registering is an error, not a wish that no one hears.
     fn drop(&mut self) {
         self.registrator.is_closed.store(true, SeqCst);
     }

@@ -22,8 +22,8 @@ use std::net::{self, Shutdown, ToSocketAddrs};
 /// While that buffer is lent, Windows does not heed the read timeout that a `std` stream was given, nor end the wait when
 /// reading is [shut down](TcpStream::shutdown); and a duplicate of a registered stream cannot be registered there.
 ///
-/// Windows does not tell whether a socket is in non-blocking mode. So what was done to a `std` stream before it became
-/// one of these is to be said again, by `set_nonblocking`; otherwise a read that comes before the event waits for it.
+/// Windows does not tell whether a socket is in non-blocking mode. So if a `std` stream was put into that mode before it
+/// became one of these, say it again, by `set_nonblocking`; otherwise a read that comes before the event waits for it.
 ///
 /// # Examples
 ///

@@ -92,6 +92,21 @@ fn a_dropped_stream_has_no_event_even_if_a_duplicate_lives_on() {
     }
 }
 
+/// A stream that waits is closed like any other: what it has written arrives, and then its end, which is no reset.
+#[test]
+fn what_was_written_before_the_drop_arrives() {
+    let event_loop = Loop::new();
+    for _ in 0..20 {
+        let (mut stream, mut peer) = pair();
+        event_loop.register(&stream, 1);
+        stream.write_all(b"goodbye").unwrap();
+        drop(stream);
+        let mut text = String::new();
+        peer.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "goodbye");
+    }
+}
+
 #[test]
 fn a_registrator_without_its_poll_touches_nobody_elses_queue() {
     let (stream, _peer) = readable_pair();

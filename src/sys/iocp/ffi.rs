@@ -46,6 +46,9 @@ pub const INFINITE: u32 = u32::MAX;
 pub const WAIT_TIMEOUT: c_int = 258;
 /// "The receive has begun."
 pub const WSA_IO_PENDING: c_int = 997;
+/// "There is no room for so many receives", in two ways.
+pub const WSAENOBUFS: c_int = 10055;
+pub const WSAEWOULDBLOCK: c_int = 10035;
 /// Reading was shut down, by us.
 pub const WSAESHUTDOWN: c_int = 10058;
 /// "The receive goes on."
@@ -105,7 +108,7 @@ unsafe extern "system" {
         lpCompletionRoutine: LPWSAOVERLAPPED_COMPLETION_ROUTINE,
     ) -> c_int;
 
-    /// Translates the `NTSTATUS` of a complete operation into an error of Winsock's.
+    /// Says whether an operation is complete, and translates its `NTSTATUS` into an error of Winsock's.
     /// <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsagetoverlappedresult>
     pub fn WSAGetOverlappedResult(
         s: SOCKET,

@@ -7,9 +7,9 @@
 //!
 //! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
 //! stream's [`Operation`] for [`read`](TcpStream) to hand them out. That costs a buffer for every stream, 40 MB
-//! for 10,000 of them, and the kernel keeps its pages in physical memory all that time. There are two ways around it. A
-//! receive of *zero* bytes completes when there is something to read, and lends no buffer; mio did that once. And one can
-//! ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio, wepoll and libuv do that
+//! for 10,000 of them; and while a receive waits, the pages of its buffer stay in physical memory. There are two ways
+//! around it. A receive of *zero* bytes completes when there is something to read, and lends no buffer; mio did that once.
+//! And one can ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio and wepoll do that
 //! now. Both hide the lesson: what is lent to the kernel is the kernel's, until it says that it is done.
 //!
 //! `tcp.rs` has the operation and its life; this file has the port.
@@ -26,7 +26,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{iter, mem, ptr};
 use tcp::Operation;
 
@@ -34,31 +34,28 @@ type Packets = Vec<crate::Event>;
 
 pub struct Selector {
     port: OwnedHandle,
-    /// The operation of each stream that was registered, by its address, which is what a packet brings. This share in an
-    /// operation stands for the kernel's: it is given up when the stream is gone *and* no packet is to come any more.
+    /// The operation of each stream that was registered, by its address, which is what a packet brings. We keep this share
+    /// in it for the kernel, until the stream is gone *and* no packet is to come any more.
     operations: Mutex<HashMap<usize, Arc<Operation>>>,
     /// Packets that were taken from the port, and that `select` has yet to look at.
     taken: Mutex<VecDeque<crate::Event>>,
     is_woken: AtomicBool,
-    /// For the streams to remember us by: weakly, for the port must not stay open because a stream does.
-    me: Weak<Selector>,
 }
 
 impl Selector {
-    pub fn new() -> io::Result<Arc<Selector>> {
+    pub fn new() -> io::Result<Selector> {
         let port = create_io_completion_port(ffi::INVALID_HANDLE_VALUE, ptr::null_mut())?; // [queue]
         // SAFETY: it was made just now, and has no other owner.
         let port = unsafe { OwnedHandle::from_raw_handle(port) };
-        Ok(Arc::new_cyclic(|me| Selector {
+        Ok(Selector {
             port,
             operations: Mutex::default(),
             taken: Mutex::default(),
             is_woken: AtomicBool::new(false),
-            me: me.clone(),
-        }))
+        })
     }
 
-    pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
+    pub fn register(self: &Arc<Self>, stream: &TcpStream, token: Token) -> io::Result<()> {
         stream.join(self)?.register(self, token)
     }
 
@@ -75,16 +72,16 @@ impl Selector {
         };
         loop {
             take_packets(&self.port, events, timeout_ms)?; // [wait]
-            let is_full = events.len() == capacity;
+            let is_drained = events.is_empty();
             let mut taken = locked(&self.taken);
             taken.extend(events.drain(..));
             let packets = iter::from_fn(|| taken.pop_front());
             let came = packets.filter_map(|packet| self.event(packet));
             events.extend(came.take(capacity));
-            if !events.is_empty() || !is_full {
+            if !events.is_empty() || is_drained {
                 return Ok(());
             }
-            timeout_ms = 0; // behind so many that mean nothing, there may be one that means something
+            timeout_ms = 0; // what came means nothing; behind it there may be something that does
         }
     }
 
@@ -104,7 +101,8 @@ impl Selector {
             take_packets(&self.port, &mut packets, 0)?;
             is_full = packets.len() == packets.capacity();
             taken.extend(packets.drain(..).filter(|packet| packet.0.address() != 0));
-            // And if somebody sleeps in `select`, we have perhaps taken what would have ended that.
+            // If a thread sleeps in `select`, the packet that was to wake it may be among these; so here is another. (Should
+            // the system have no room for that, the thread sleeps until the next one comes.)
             if self.is_woken.load(SeqCst) || !taken.is_empty() {
                 post(&self.port, ptr::null_mut())?;
             }
@@ -172,7 +170,8 @@ unsafe impl Sync for Event {}
 /// From now on, whatever completes on the socket is told to the port. Win32 knows no way back.
 fn associate(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
     match create_io_completion_port(socket as ffi::HANDLE, port.as_raw_handle()) {
-        // It has a port, and be it by a duplicate of the socket.
+        // It has a port, perhaps by a duplicate of the socket. (Or it was made without `WSA_FLAG_OVERLAPPED`, which `std`
+        // never does, and cannot have one.)
         Err(error) if error.kind() == ErrorKind::InvalidInput => Err(belongs_to_another()),
         result => result.map(|_| ()),
     }
@@ -180,7 +179,7 @@ fn associate(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
 
 fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {
     // How many threads that take packets may run at once. (By default, as many as there are processors: then a thread that
-    // has taken some, and is busy now, may keep another one asleep.)
+    // has taken some, and is busy now, may keep another one asleep.) It counts when the port is made.
     // SAFETY: numbers are passed, and no pointer.
     match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, i32::MAX as u32) } {
         port if port.is_null() => Err(failed("CreateIoCompletionPort")),

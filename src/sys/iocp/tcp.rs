@@ -10,14 +10,15 @@
 //!             (we post a packet)                                     if there is still something to read
 //! ```
 //!
-//! (There is a fifth state, `Deferred`: still idle, but to be received as soon as nobody reads the socket itself. And what
-//! was read before its packet was taken is received anew, instead of being an event.)
+//! (There is a fourth state, `Deferred`: still idle, but to be received as soon as nobody reads the socket itself. And if a
+//! read has had everything before its packet is taken, that packet is no event: a new receive begins.)
 //!
 //! While it is `Receiving`, the `OVERLAPPED` and the buffer are the kernel's, which does not ask whether the stream that
 //! lent them is still there. So they are not in the stream, but in an [`Operation`] of which the stream has one share and
 //! the selector, for the kernel, another.
 
-use super::super::{error::belongs_to_another, recv};
+use super::super::error::{belongs_to_another, failed_with};
+use super::super::recv;
 use super::{Selector, associate, ffi, last_error, locked, post};
 use crate::Token;
 use std::cell::UnsafeCell;
@@ -42,7 +43,8 @@ pub struct Operation {
     buffer: UnsafeCell<[u8; LENT]>,
     /// Open until the state says `is_dropped`.
     socket: RawSocket,
-    /// Whose port the socket belongs to, from the first registration on.
+    /// Whose port the socket belongs to, from the first registration on. Weakly, for our handle of the port must not stay
+    /// open because a stream does.
     selector: OnceLock<Weak<Selector>>,
     state: Mutex<State>,
 }
@@ -110,7 +112,7 @@ impl Operation {
     }
 
     fn arm(&self, selector: &Selector, state: &mut State) -> io::Result<()> {
-        if !self.receive(state) {
+        if !self.receive(state)? {
             // A packet that looks as if a receive had ended: one that has, and was not read to its end, is an event too.
             post(&selector.port, self.overlapped.get())?;
             state.phase = Phase::Announced;
@@ -119,23 +121,28 @@ impl Operation {
     }
 
     /// Starts a receive, now or as soon as nobody reads. `false`: there is something to read without one.
-    fn receive(&self, state: &mut State) -> bool {
+    fn receive(&self, state: &mut State) -> io::Result<bool> {
         if state.received.is_some() {
-            return false;
+            return Ok(false);
         }
         if state.readers > 0 {
             state.phase = Phase::Deferred;
-            return true;
+            return Ok(true);
         }
         match self.wsa_recv() {
             Ok(()) => state.phase = Phase::Receiving, // [lend]
+            // The system has no room for it. That says nothing about the stream.
+            Err(error @ (ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK)) => {
+                return Err(failed_with("WSARecv", io::Error::from_raw_os_error(error)));
+            }
             Err(error) => state.received = Some(Err(error)),
         }
-        state.received.is_none()
+        Ok(state.received.is_none())
     }
 
     /// Lends the kernel what it needs. From `Ok` on that is the kernel's, even if there were bytes to receive at once:
-    /// either way a packet comes. After an error none comes.
+    /// either way a packet comes. After an error none comes. (The thread may end before the receive does: that cancels
+    /// only what belongs to no port. <https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-exitthread>)
     fn wsa_recv(&self) -> Result<(), i32> {
         let (len, buf) = (LENT as u32, self.buffer.get().cast());
         let (buffers, none, mut flags) = (ffi::WSABUF { len, buf }, ptr::null_mut(), 0);
@@ -166,7 +173,7 @@ impl Operation {
         };
         state.received = match (is_complete, last_error()) {
             (0, ffi::WSA_IO_INCOMPLETE) => return,
-            // It was us who cancelled it, which is no news for a reader. The error's code would not tell that.
+            // We have cancelled it, which is no news for a reader. The error's code would not tell that it was us.
             (0, _) if state.is_recalled => None,
             (0, error) => Some(Err(error)),
             _ => Some(Ok(0..n as usize)),
@@ -183,8 +190,9 @@ impl Operation {
             self.look(&mut state);
         }
         state.phase = Phase::Idle;
-        // If a read was faster than the packet, the registration goes on waiting, for what comes next.
-        match state.is_recalled || self.receive(&mut state) {
+        // If a read was faster than the packet, the registration goes on waiting, for what comes next. If it cannot, whoever
+        // registered is told by an event, which is only a hint then.
+        match state.is_recalled || self.receive(&mut state).unwrap_or(false) {
             true => None,
             false => Some(state.token),
         }
@@ -194,7 +202,7 @@ impl Operation {
     pub fn recall(&self, is_dropped: bool) -> bool {
         let mut state = locked(&self.state);
         if state.phase == Phase::Receiving && !state.is_dropped {
-            // It fails if the receive is complete; then its packet is in the port, or about to be.
+            // It fails if the receive is complete; then its packet is on the way to `packet_taken`.
             // SAFETY: the socket is open, and the pointer only says which operation is meant.
             unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
         }
@@ -205,42 +213,38 @@ impl Operation {
 
     fn read(&self, stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
         let mut state = locked(&self.state);
-        loop {
+        while state.phase == Phase::Receiving {
+            drop(state);
+            let taken = self.selector().map_or(Ok(()), |it| it.take_for_select());
+            state = locked(&self.state);
+            self.look(&mut state);
             if state.phase == Phase::Receiving {
-                drop(state);
-                if let Some(selector) = self.selector() {
-                    selector.take_for_select()?;
-                }
-                state = locked(&self.state);
-                self.look(&mut state);
-            }
-            match state.received.take() {
-                Some(Ok(unread)) => {
-                    let n = unread.len().min(buf.len());
-                    // SAFETY: nothing is lent, and so the buffer belongs to whoever has locked `state`.
-                    let buffer = unsafe { &*self.buffer.get() };
-                    buf[..n].copy_from_slice(&buffer[unread.start..][..n]); // [read]
-                    if n < unread.len() {
-                        state.received = Some(Ok(unread.start + n..unread.end));
-                    }
-                    return Ok(n);
-                }
-                // As `std` has it, where the socket says so.
-                Some(Err(ffi::WSAESHUTDOWN)) => return Ok(0),
-                Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
-                None if state.phase != Phase::Receiving => break,
-                None if stream.is_nonblocking.load(SeqCst) => {
+                taken?;
+                if stream.is_nonblocking.load(SeqCst) {
                     return Err(ErrorKind::WouldBlock.into());
                 }
-                None => {
-                    drop(state);
-                    // SAFETY: the socket is open, and no pointer is passed.
-                    unsafe { ffi::WaitForSingleObject(self.socket as ffi::HANDLE, LOOK_AGAIN_MS) };
-                    state = locked(&self.state);
-                }
+                drop(state);
+                // SAFETY: the socket is open, and no pointer is passed.
+                unsafe { ffi::WaitForSingleObject(self.socket as ffi::HANDLE, LOOK_AGAIN_MS) };
+                state = locked(&self.state);
             }
         }
-        state.readers += 1;
+        match state.received.take() {
+            Some(Ok(unread)) => {
+                let n = unread.len().min(buf.len());
+                // SAFETY: nothing is lent, and so the buffer belongs to whoever has locked `state`.
+                let buffer = unsafe { &*self.buffer.get() };
+                buf[..n].copy_from_slice(&buffer[unread.start..][..n]); // [read]
+                if n < unread.len() {
+                    state.received = Some(Ok(unread.start + n..unread.end));
+                }
+                return Ok(n);
+            }
+            // As `std` has it, where the socket says so.
+            Some(Err(ffi::WSAESHUTDOWN)) => return Ok(0),
+            Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
+            None => state.readers += 1,
+        }
         drop(state);
         let result = recv(&stream.inner, buf);
         // It outlives the lock: if ours were the last share, dropping it would lock `state` too.
@@ -289,19 +293,19 @@ impl TcpStream {
     }
 
     /// The stream's operation, which belongs to this selector now, if it did to none before.
-    pub(super) fn join(&self, selector: &Selector) -> io::Result<&Operation> {
+    pub(super) fn join(&self, selector: &Arc<Selector>) -> io::Result<&Operation> {
         if self.operation.selector.get().is_none() {
             self.associate(selector)?;
         }
         // [own]
         match self.operation.selector.get() {
-            Some(mine) if mine.ptr_eq(&selector.me) => Ok(&self.operation),
+            Some(mine) if mine.as_ptr() == Arc::as_ptr(selector) => Ok(&self.operation),
             _ => Err(belongs_to_another()),
         }
     }
 
     #[cold]
-    fn associate(&self, selector: &Selector) -> io::Result<()> {
+    fn associate(&self, selector: &Arc<Selector>) -> io::Result<()> {
         // Of the threads that register with this selector, one comes first. Those that do with another, the system refuses.
         let mut operations = locked(&selector.operations);
         if self.operation.selector.get().is_none() {
@@ -309,7 +313,7 @@ impl TcpStream {
         }
         self.operation.selector.get_or_init(|| {
             operations.insert(self.operation.address(), self.operation.clone());
-            selector.me.clone()
+            Arc::downgrade(selector)
         });
         Ok(())
     }

@@ -1,0 +1,208 @@
+//! As `tests/os_faults_unix.rs`: any call to the system may fail. The failure comes out as an error that names the call;
+//! nothing leaks, nothing panics, and the loop goes on. For this, `late.rs` is in the place of `ffi.rs`.
+#![cfg(windows)]
+
+mod common;
+
+use common::os::count_open_handles;
+use common::{Loop, pair, readable_pair, within_patience};
+use minimio::{Interests, Poll, TcpStream, Token};
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+unsafe extern "Rust" {
+    safe fn set_fault(fault: Option<(&'static str, i32)>) -> Option<(&'static str, i32)>;
+}
+
+const ERROR_NOT_ENOUGH_MEMORY: i32 = 8;
+const ERROR_NO_SYSTEM_RESOURCES: i32 = 1450;
+const WSAEWOULDBLOCK: i32 = 10035;
+const WSAENOBUFS: i32 = 10055;
+
+/// The error that the library makes of it when this call fails with that error, at once.
+#[track_caller]
+fn error_of<T>(call: &'static str, code: i32, action: impl FnOnce() -> io::Result<T>) -> io::Error {
+    set_fault(Some((call, code)));
+    let result = action();
+    assert_eq!(set_fault(None), None, "this did not happen");
+    let Err(error) = result else {
+        panic!("{call} has failed, and nobody says so");
+    };
+    let cause = io::Error::from_raw_os_error(code);
+    assert_eq!(error.kind(), cause.kind());
+    assert!(error.to_string().starts_with(call), "{error}");
+    assert!(error.to_string().ends_with(&cause.to_string()), "{error}");
+    error
+}
+
+fn register(event_loop: &Loop, stream: &TcpStream, token: Token) -> io::Result<()> {
+    let registrator = &event_loop.registrator;
+    registrator.register(stream, token, Interests::READABLE)
+}
+
+/// One test at a time: they count what the process has open.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn a_loop_that_cannot_be_made_leaves_nothing_behind() {
+    let _alone = alone();
+    let before = count_open_handles();
+    error_of(
+        "CreateIoCompletionPort",
+        ERROR_NO_SYSTEM_RESOURCES,
+        Poll::new,
+    );
+    assert_eq!(count_open_handles(), before);
+    Loop::new().expect_none();
+}
+
+/// The first time, when it joins the port, and later; and a refusal is none of the stream's own errors.
+#[test]
+fn a_stream_that_could_not_be_registered_may_be_registered_later() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    for (call, code) in [
+        ("CreateIoCompletionPort", ERROR_NO_SYSTEM_RESOURCES),
+        ("WSARecv", WSAENOBUFS),
+        ("WSARecv", WSAEWOULDBLOCK),
+    ] {
+        let (mut stream, mut peer) = readable_pair();
+        error_of(call, code, || register(&event_loop, &stream, 1));
+        event_loop.expect_none();
+        for token in 2..4 {
+            event_loop.register(&stream, token);
+            event_loop.expect(&[token]);
+            assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+            error_of("WSARecv", WSAENOBUFS, || register(&event_loop, &stream, 1));
+            event_loop.expect_none();
+            peer.write_all(b"!").unwrap();
+        }
+    }
+}
+
+/// Something is left unread; that there is an event, we say ourselves.
+#[test]
+fn an_event_that_could_not_be_announced_may_be_asked_for_later() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (mut stream, _peer) = readable_pair();
+    event_loop.register(&stream, 1);
+    event_loop.expect(&[1]);
+    error_of(
+        "PostQueuedCompletionStatus",
+        ERROR_NOT_ENOUGH_MEMORY,
+        || register(&event_loop, &stream, 2),
+    );
+    event_loop.expect_none();
+    event_loop.register(&stream, 3);
+    event_loop.expect(&[3]);
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+}
+
+#[test]
+fn a_wait_that_fails_loses_no_event() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (stream, _peer) = readable_pair();
+    for token in [1, 2] {
+        event_loop.register(&stream, token);
+        error_of(
+            "GetQueuedCompletionStatusEx",
+            ERROR_NOT_ENOUGH_MEMORY,
+            || event_loop.poll.poll(&mut event_loop.events, None),
+        );
+        assert!(event_loop.events.is_empty(), "these were brought before");
+        event_loop.expect(&[token]);
+    }
+}
+
+#[test]
+fn a_loop_that_could_not_be_closed_is_open() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    error_of(
+        "PostQueuedCompletionStatus",
+        ERROR_NOT_ENOUGH_MEMORY,
+        || registrator.close_loop(),
+    );
+    event_loop.expect_none();
+    registrator.close_loop().unwrap();
+    let closed = event_loop.poll.poll(&mut event_loop.events, None);
+    assert_eq!(closed.unwrap_err().kind(), ErrorKind::Interrupted);
+}
+
+/// A read takes packets from the port, its own and those of others.
+#[test]
+fn a_read_that_fails_loses_no_byte_and_no_event() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let ((mut stream, mut peer), (other, _other_peer)) = (pair(), readable_pair());
+    stream.set_nonblocking(true).unwrap();
+    event_loop.register(&stream, 1);
+    error_of(
+        "GetQueuedCompletionStatusEx",
+        ERROR_NOT_ENOUGH_MEMORY,
+        || stream.read(&mut [0; 8]),
+    );
+    event_loop.register(&other, 2);
+    error_of(
+        "PostQueuedCompletionStatus",
+        ERROR_NOT_ENOUGH_MEMORY,
+        || stream.read(&mut [0; 8]),
+    );
+    event_loop.expect(&[2]);
+    peer.write_all(b"!").unwrap();
+    event_loop.expect(&[1]);
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+}
+
+/// A read was faster than its packet, so that the registration goes on with a receive of its own; or else with an event.
+#[test]
+fn a_registration_that_cannot_go_on_ends_with_an_event() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = readable_pair();
+    event_loop.register(&stream, 1);
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+    set_fault(Some(("WSARecv", WSAENOBUFS)));
+    assert_eq!(event_loop.wait(), [1]);
+    assert_eq!(set_fault(None), None, "this did not happen");
+    stream.set_nonblocking(true).unwrap();
+    let nothing = stream.read(&mut [0; 8]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    event_loop.register(&stream, 2);
+    peer.write_all(b"!").unwrap();
+    event_loop.expect(&[2]);
+}
+
+/// A stream or a loop that is dropped cannot tell anybody; what matters is that it is gone.
+#[test]
+fn what_is_dropped_is_gone_whatever_the_system_says() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let before = count_open_handles();
+    let (stream, peer) = pair();
+    event_loop.register(&stream, 1);
+    set_fault(Some(("CancelIoEx", ERROR_NOT_ENOUGH_MEMORY)));
+    drop(stream);
+    assert_eq!(set_fault(None), None, "this did not happen");
+    drop(peer);
+    event_loop.expect_none();
+    assert_eq!(count_open_handles(), before);
+
+    // If nobody can say when the memory comes back, it stays: but nothing else does, and nobody waits.
+    let (stream, _peer) = pair();
+    event_loop.register(&stream, 1);
+    within_patience(move || {
+        set_fault(Some((
+            "GetQueuedCompletionStatusEx",
+            ERROR_NOT_ENOUGH_MEMORY,
+        )));
+        drop(event_loop);
+        assert_eq!(set_fault(None), None, "this did not happen");
+    });
+}
