@@ -26,7 +26,7 @@ impl Poll {
     /// What the system says, with the name of the call that failed, when it has no descriptor or no memory left.
     pub fn new() -> io::Result<Poll> {
         let registrator = Registrator {
-            selector: Arc::new(Selector::new()?),
+            selector: Selector::new()?,
             is_closed: Arc::new(AtomicBool::new(false)),
         };
         Ok(Poll { registrator })
@@ -67,9 +67,8 @@ impl Poll {
     pub fn poll(&mut self, events: &mut Events, timeout_ms: Option<i32>) -> io::Result<usize> {
         let selector = &self.registrator.selector;
         let is_closed = || self.registrator.is_closed.load(SeqCst);
-        let timeout_ms = timeout_ms.map(|ms| ms.max(0));
-        let started = timeout_ms.map(|_| Instant::now());
-        let mut left_ms = timeout_ms;
+        let limit = timeout_ms.map(|ms| (ms.max(0), Instant::now()));
+        let mut left_ms = limit.map(|(timeout_ms, _)| timeout_ms);
         loop {
             // A loop that is closed says so first, whatever else is wrong.
             selector
@@ -83,7 +82,7 @@ impl Poll {
                 return Ok(events.len());
             }
             // [clock] The timeout is over; or else a signal came, and we wait on for what is left.
-            if let (Some(timeout_ms), Some(started)) = (timeout_ms, started) {
+            if let Some((timeout_ms, started)) = limit {
                 match left(timeout_ms, started) {
                     0 => return Ok(0),
                     ms => left_ms = Some(ms),

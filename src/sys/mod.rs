@@ -6,8 +6,8 @@
 //! - [`TcpStream`]: `std`'s stream, `inner`, that knows the selector it belongs to: `new`, `read`, `set_nonblocking`.
 //!   Dropping it takes its registration along.
 //! - [`Selector`]: the system's queue, closed when it is dropped.
-//!   - `new() -> io::Result<Selector>`: descriptors are not inherited by child programs.
-//!   - `register(self: &Arc<Self>, &TcpStream, Token) -> io::Result<()>`: asks for one event, which comes at once if the stream is
+//!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
+//!   - `register(&self, &TcpStream, Token) -> io::Result<()>`: asks for one event, which comes at once if the stream is
 //!     readable already; replaces a registration that still waits. Called from any thread, also during `select`.
 //!     A stream of another selector is `InvalidInput`.
 //!   - `select(&self, &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()>`: replaces what is in the vector by

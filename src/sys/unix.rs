@@ -7,11 +7,10 @@ use std::ffi::c_int;
 use std::io::{self, ErrorKind};
 use std::net;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{OnceLock, Weak};
 
 pub struct TcpStream {
     pub inner: net::TcpStream,
-    /// Weakly, for the queue must not stay open because a stream does.
     selector: OnceLock<Weak<Selector>>,
 }
 
@@ -30,15 +29,15 @@ impl TcpStream {
     }
 
     /// Whether `join` was called with this selector before.
-    pub(super) fn belongs_to(&self, selector: &Arc<Selector>) -> bool {
+    pub(super) fn belongs_to(&self, selector: &Weak<Selector>) -> bool {
         let mine = self.selector.get();
-        mine.is_some_and(|mine| mine.as_ptr() == Arc::as_ptr(selector))
+        mine.is_some_and(|mine| mine.ptr_eq(selector))
     }
 
     /// Makes this selector the stream's own, if it has none.
     #[cold]
-    pub(super) fn join(&self, selector: &Arc<Selector>) -> io::Result<()> {
-        self.selector.get_or_init(|| Arc::downgrade(selector));
+    pub(super) fn join(&self, selector: &Weak<Selector>) -> io::Result<()> {
+        self.selector.get_or_init(|| selector.clone());
         // [own]
         match self.belongs_to(selector) {
             true => Ok(()),

@@ -17,11 +17,13 @@ use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 pub struct Selector {
     epoll: OwnedFd,
     wake: File,
+    /// For the streams to remember us by: weakly, for the queue must not stay open because a stream does.
+    me: Weak<Selector>,
 }
 
 /// `EPOLLIN`: there is something to read, the end of the stream included. `EPOLLRDHUP`: the peer will send no more.
@@ -29,19 +31,22 @@ pub struct Selector {
 const READABLE_ONCE: u32 = ffi::EPOLLIN | ffi::EPOLLRDHUP | ffi::EPOLLONESHOT;
 
 impl Selector {
-    pub fn new() -> io::Result<Selector> {
+    pub fn new() -> io::Result<Arc<Selector>> {
         let (epoll, wake) = (epoll_create1()?, eventfd()?); // [queue]
         // Not one-shot, and nobody ever reads it: after `wake` it is ready for every wait. Its token is never looked
         // at, so that none is taken from the user.
         epoll_ctl(&epoll, ffi::EPOLL_CTL_ADD, wake.as_fd(), ffi::EPOLLIN, 0)?;
-        let wake = wake.into();
-        Ok(Selector { epoll, wake })
+        Ok(Arc::new_cyclic(|me| Selector {
+            epoll,
+            wake: wake.into(),
+            me: me.clone(),
+        }))
     }
 
     /// A one-shot descriptor stays in the kernel's list after its event, only silent. So it is added once, and modified
     /// ever after: adding it again would fail with `EEXIST`.
-    pub fn register(self: &Arc<Self>, stream: &TcpStream, token: Token) -> io::Result<()> {
-        if !stream.belongs_to(self) {
+    pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
+        if !stream.belongs_to(&self.me) {
             return self.add(stream, token);
         }
         self.arm(ffi::EPOLL_CTL_MOD, stream, token)
@@ -53,8 +58,8 @@ impl Selector {
     }
 
     #[cold]
-    fn add(self: &Arc<Self>, stream: &TcpStream, token: Token) -> io::Result<()> {
-        stream.join(self)?; // [first]
+    fn add(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
+        stream.join(&self.me)?; // [first]
         self.arm(ffi::EPOLL_CTL_ADD, stream, token)
             .or_else(|error| match error.kind() {
                 // `EEXIST`: another thread was faster.

@@ -26,7 +26,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{iter, mem, ptr};
 use tcp::Operation;
 
@@ -40,22 +40,25 @@ pub struct Selector {
     /// Packets that were taken from the port, and that `select` has yet to look at.
     taken: Mutex<VecDeque<crate::Event>>,
     is_woken: AtomicBool,
+    /// For the streams to remember us by: weakly, for our handle of the port must not stay open because a stream does.
+    me: Weak<Selector>,
 }
 
 impl Selector {
-    pub fn new() -> io::Result<Selector> {
+    pub fn new() -> io::Result<Arc<Selector>> {
         let port = create_io_completion_port(ffi::INVALID_HANDLE_VALUE, ptr::null_mut())?; // [queue]
         // SAFETY: it was made just now, and has no other owner.
         let port = unsafe { OwnedHandle::from_raw_handle(port) };
-        Ok(Selector {
+        Ok(Arc::new_cyclic(|me| Selector {
             port,
             operations: Mutex::default(),
             taken: Mutex::default(),
             is_woken: AtomicBool::new(false),
-        })
+            me: me.clone(),
+        }))
     }
 
-    pub fn register(self: &Arc<Self>, stream: &TcpStream, token: Token) -> io::Result<()> {
+    pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
         stream.join(self)?.register(self, token)
     }
 

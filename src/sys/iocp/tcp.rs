@@ -43,8 +43,7 @@ pub struct Operation {
     buffer: UnsafeCell<[u8; LENT]>,
     /// Open until the state says `is_dropped`.
     socket: RawSocket,
-    /// Whose port the socket belongs to, from the first registration on. Weakly, for our handle of the port must not stay
-    /// open because a stream does.
+    /// Whose port the socket belongs to, from the first registration on.
     selector: OnceLock<Weak<Selector>>,
     state: Mutex<State>,
 }
@@ -293,19 +292,19 @@ impl TcpStream {
     }
 
     /// The stream's operation, which belongs to this selector now, if it did to none before.
-    pub(super) fn join(&self, selector: &Arc<Selector>) -> io::Result<&Operation> {
+    pub(super) fn join(&self, selector: &Selector) -> io::Result<&Operation> {
         if self.operation.selector.get().is_none() {
             self.associate(selector)?;
         }
         // [own]
         match self.operation.selector.get() {
-            Some(mine) if mine.as_ptr() == Arc::as_ptr(selector) => Ok(&self.operation),
+            Some(mine) if mine.ptr_eq(&selector.me) => Ok(&self.operation),
             _ => Err(belongs_to_another()),
         }
     }
 
     #[cold]
-    fn associate(&self, selector: &Arc<Selector>) -> io::Result<()> {
+    fn associate(&self, selector: &Selector) -> io::Result<()> {
         // Of the threads that register with this selector, one comes first. Those that do with another, the system refuses.
         let mut operations = locked(&selector.operations);
         if self.operation.selector.get().is_none() {
@@ -313,7 +312,7 @@ impl TcpStream {
         }
         self.operation.selector.get_or_init(|| {
             operations.insert(self.operation.address(), self.operation.clone());
-            Arc::downgrade(selector)
+            selector.me.clone()
         });
         Ok(())
     }

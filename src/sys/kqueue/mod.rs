@@ -16,28 +16,34 @@ use crate::Token;
 use ffi::{EV_ADD, EV_ONESHOT, EV_RECEIPT, EVFILT_READ};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::{mem, ptr};
 
 pub struct Selector {
     kqueue: OwnedFd,
     waker: Waker,
+    /// For the streams to remember us by: weakly, for the queue must not stay open because a stream does.
+    me: Weak<Selector>,
 }
 
 impl Selector {
-    pub fn new() -> io::Result<Selector> {
+    pub fn new() -> io::Result<Arc<Selector>> {
         let kqueue = kqueue()?; // [queue]
         // Not one-shot, and nobody ever resets it: after `wake` it is ready for every wait. Its token is never looked
         // at, so that none is taken from the user.
         let waker = Waker::new(&kqueue)?;
-        Ok(Selector { kqueue, waker })
+        Ok(Arc::new_cyclic(|me| Selector {
+            kqueue,
+            waker,
+            me: me.clone(),
+        }))
     }
 
     /// A one-shot knote is gone after its event. So it is added each time; and if it is still there, adding it again
     /// gives it the new token.
-    pub fn register(self: &Arc<Self>, stream: &TcpStream, token: Token) -> io::Result<()> {
-        if !stream.belongs_to(self) {
-            stream.join(self)?; // [first]
+    pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
+        if !stream.belongs_to(&self.me) {
+            stream.join(&self.me)?; // [first]
         }
         // There is something to read, or the end of the stream, or an error.
         let mut knote = new_knote(stream.inner.as_raw_fd() as usize, EVFILT_READ);
