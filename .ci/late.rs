@@ -1,9 +1,9 @@
 //! `ffi.rs`, with Windows' lateness, which Wine does not have. On Windows, what became of an operation is written into its
 //! `OVERLAPPED` only when the packet is taken from the port, and the socket's handle is signalled only then. Under Wine both
-//! are done at once. `.ci/run windows` runs tests with this file in the place of `ffi.rs`.
+//! are done at once. `.ci/run windows-late` runs tests with this file in the place of `ffi.rs`.
 //! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
-//! And any of these calls may fail, for `os_faults_windows.rs`.
+//! And all calls but the last two can be told to fail, for `os_faults_windows.rs`.
 #![allow(dead_code, non_snake_case, clippy::too_many_arguments)]
 
 #[path = "ffi.rs"]
@@ -51,52 +51,26 @@ fn fail_with(error: c_int) {
     unsafe { SetLastError(error as u32) }
 }
 
-pub unsafe fn CreateIoCompletionPort(
-    FileHandle: HANDLE,
-    ExistingCompletionPort: HANDLE,
-    CompletionKey: usize,
-    NumberOfConcurrentThreads: u32,
-) -> HANDLE {
-    if is_due("CreateIoCompletionPort") {
-        return ptr::null_mut();
-    }
-    // SAFETY: as the caller says, here and below.
-    unsafe {
-        real::CreateIoCompletionPort(
-            FileHandle,
-            ExistingCompletionPort,
-            CompletionKey,
-            NumberOfConcurrentThreads,
-        )
-    }
+macro_rules! may_fail {
+    ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $result:ty, or $failed:expr;)*) => {$(
+        pub unsafe fn $name($($arg: $type),*) -> $result {
+            match is_due(stringify!($name)) {
+                true => $failed,
+                // SAFETY: as the caller says.
+                false => unsafe { real::$name($($arg),*) },
+            }
+        }
+    )*};
 }
 
-pub unsafe fn PostQueuedCompletionStatus(
-    CompletionPort: HANDLE,
-    dwNumberOfBytesTransferred: u32,
-    dwCompletionKey: usize,
-    lpOverlapped: *mut OVERLAPPED,
-) -> c_int {
-    if is_due("PostQueuedCompletionStatus") {
-        return 0;
-    }
-    // SAFETY: as above.
-    unsafe {
-        real::PostQueuedCompletionStatus(
-            CompletionPort,
-            dwNumberOfBytesTransferred,
-            dwCompletionKey,
-            lpOverlapped,
-        )
-    }
-}
-
-pub unsafe fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int {
-    if is_due("CancelIoEx") {
-        return 0;
-    }
-    // SAFETY: as above.
-    unsafe { real::CancelIoEx(hFile, lpOverlapped) }
+may_fail! {
+    fn CreateIoCompletionPort(
+        FileHandle: HANDLE, ExistingCompletionPort: HANDLE, CompletionKey: usize, NumberOfConcurrentThreads: u32,
+    ) -> HANDLE, or ptr::null_mut();
+    fn PostQueuedCompletionStatus(
+        CompletionPort: HANDLE, dwNumberOfBytesTransferred: u32, dwCompletionKey: usize, lpOverlapped: *mut OVERLAPPED,
+    ) -> c_int, or 0;
+    fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int, or 0;
 }
 
 pub unsafe fn WSARecv(
@@ -112,7 +86,7 @@ pub unsafe fn WSARecv(
         return -1;
     }
     BEGUN.lock().unwrap().insert(lpOverlapped.addr());
-    // SAFETY: as above.
+    // SAFETY: as the caller says, here and below.
     let result = unsafe {
         real::WSARecv(
             s,

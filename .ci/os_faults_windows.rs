@@ -1,14 +1,13 @@
-//! As `tests/os_faults_unix.rs`: any call to the system may fail. The failure comes out as an error that names the call;
-//! nothing leaks, nothing panics, and the loop goes on. For this, `late.rs` is in the place of `ffi.rs`.
+//! As `tests/os_faults_unix.rs`: the calls to the system fail, one by one. The failure comes out as an error that names the
+//! call; nothing leaks, nothing panics, and the loop goes on. For this, `late.rs` is in the place of `ffi.rs`.
 #![cfg(windows)]
 
 mod common;
 
 use common::os::count_open_handles;
-use common::{Loop, pair, readable_pair, within_patience};
+use common::{Loop, alone, pair, readable_pair, within_patience};
 use minimio::{Interests, Poll, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 unsafe extern "Rust" {
     safe fn set_fault(fault: Option<(&'static str, i32)>) -> Option<(&'static str, i32)>;
@@ -38,12 +37,6 @@ fn error_of<T>(call: &'static str, code: i32, action: impl FnOnce() -> io::Resul
 fn register(event_loop: &Loop, stream: &TcpStream, token: Token) -> io::Result<()> {
     let registrator = &event_loop.registrator;
     registrator.register(stream, token, Interests::READABLE)
-}
-
-/// One test at a time: they count what the process has open.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]

@@ -8,14 +8,13 @@
 mod common;
 
 use common::os::count_open_handles;
-use common::{Loop, pair, readable_pair};
+use common::{Loop, alone, pair, readable_pair};
 use minimio::{Events, Interests, Poll};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::os::fd::AsRawFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What this backend calls, when it does what.
 struct Calls {
@@ -187,12 +186,6 @@ fn assert_tells(error: &io::Error, call: &str, errno: c_int) {
     let name = if call == KEVENT { "kevent" } else { call };
     assert!(error.to_string().starts_with(name), "{error}");
     assert!(error.to_string().ends_with(&cause.to_string()), "{error}");
-}
-
-/// One test at a time: they count what the process has open.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]

@@ -164,7 +164,8 @@ fn lettered(words: &str, numbers: &mut Vec<String>) -> String {
                 lettered.push(letter(word, numbers));
                 lettered += &part[word.len()..];
             }
-            // The flags that come back with an event of kqueue's are not the same on all systems.
+            // These came back with an event of kqueue's, and are not the same on all systems. (What we pass stands after a
+            // comma or a bracket.)
             _ if word.starts_with("EV_") && !before.is_empty() => (),
             _ => lettered += part,
         }

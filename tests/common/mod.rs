@@ -12,7 +12,7 @@ pub mod random;
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{Read, Write};
 use std::net::{self, SocketAddr, TcpListener};
-use std::sync::{LazyLock, Mutex, mpsc};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -67,6 +67,12 @@ pub fn readable_pair() -> (TcpStream, net::TcpStream) {
 pub fn wait_for_data(stream: &TcpStream) {
     let looker = net::TcpStream::from(os::duplicate(stream));
     looker.peek(&mut [0]).expect("peek");
+}
+
+/// For tests that count what the process has open: one at a time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An event loop and what it takes to say "exactly these events".
