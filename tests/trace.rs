@@ -62,6 +62,7 @@ WSARecv(socket B, 4096 bytes lent, operation C) = -1 WSA_IO_PENDING
 GetQueuedCompletionStatusEx(port A, capacity 8, timeout 0 ms) = 0 WAIT_TIMEOUT (waited)
 PostQueuedCompletionStatus(port A, 0 bytes, no operation) = 1
 GetQueuedCompletionStatusEx(port A, capacity 8, timeout 0 ms) = 1: [0 bytes of no operation] (waited)
+GetQueuedCompletionStatusEx(port A, capacity 8, timeout 0 ms) = 0 WAIT_TIMEOUT (waited)
 CancelIoEx(socket B, operation C) = 1
 GetQueuedCompletionStatusEx(port A, capacity 64, no timeout) = 1: [0 bytes of operation C] (waited)
 "
