@@ -11,7 +11,7 @@ use std::slice;
 /// one.
 pub type Token = usize;
 
-/// What to wait for: for now, [`READABLE`](Interests::READABLE) is all there is.
+/// What to wait for. For now, [`READABLE`](Interests::READABLE) is all that is implemented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interests(u8);
 
@@ -19,7 +19,8 @@ impl Interests {
     /// A read will not block.
     pub const READABLE: Interests = Interests(0b01);
 
-    /// A write will not block. [`register`](crate::Registrator::register) refuses it: to build it is an exercise.
+    /// A write will not block. [`register`](crate::Registrator::register) refuses it; implementing it is an
+    /// [exercise](crate::guide::exercises).
     pub const WRITABLE: Interests = Interests(0b10);
 
     /// Whether this is [`READABLE`](Interests::READABLE).
@@ -37,9 +38,9 @@ impl Interests {
 ///
 /// There is data, or the end of the stream, or an error. Only reading tells which; and if another thread has read in
 /// the meantime, there may be nothing any more.
-// The system's own entry. Transparent, so that the system can write it right where the user reads it.
+// It is laid out as the system's own struct, so that the system can write into the user's `Events`.
 #[repr(transparent)]
-pub struct Event(pub(crate) sys::Event);
+pub struct Event(pub(crate) sys::RawEvent);
 
 impl Event {
     /// The token that was given with the registration.
@@ -54,7 +55,7 @@ impl fmt::Debug for Event {
     }
 }
 
-/// Room for the events of one [`poll`](crate::Poll::poll), to be used for the next one again. Reads like a slice.
+/// Room for the events of one [`poll`](crate::Poll::poll), to be reused for the next. It reads like a slice.
 ///
 /// ```
 /// let mut events = minimio::Events::with_capacity(1024);
@@ -69,8 +70,8 @@ impl fmt::Debug for Event {
 pub struct Events(pub(crate) Vec<Event>);
 
 impl Events {
-    /// A larger wish is cut off here. To allocate that much could only end the program, and what does not fit comes with
-    /// the next poll.
+    /// Larger capacities are reduced to this one. To allocate more could end the program, and events that do not fit come
+    /// with the next poll anyway.
     const MAX_CAPACITY: usize = 1 << 20;
 
     /// Room for `capacity` events, and for 1,048,576 at most. One [`poll`](crate::Poll::poll) brings no more than

@@ -1,5 +1,5 @@
-//! The simplest cross-platform event loop that is correct: one thread registers streams, another one sleeps until the
-//! operating system says which of them can be read.
+//! The simplest cross-platform event loop that is correct: any thread registers streams, and one sleeps until the operating
+//! system says which of them can be read.
 //!
 //! It is written to be read beside the book "Epoll, Kqueue and IOCP Explained with Rust", and to be picked apart. For
 //! production there are [mio](https://docs.rs/mio) and [tokio](https://docs.rs/tokio).
@@ -23,7 +23,7 @@
 //! for event in &events {
 //!     assert_eq!(event.id(), 10);
 //!     let mut buffer = [0; 64];
-//!     let n = stream.read(&mut buffer)?; // does not block, the event says
+//!     let n = stream.read(&mut buffer)?; // does not block: that is what the event says
 //!     assert_eq!(&buffer[..n], b"hello");
 //! }
 //! # std::io::Result::Ok(())
@@ -38,8 +38,8 @@
 //! - An event is a hint to try. It says that a read will not block now: there is data, or the end of the stream, or an
 //!   error to collect. If another thread reads first, that is no longer so.
 //! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
-//! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on everything
-//!   returns [`Interrupted`](std::io::ErrorKind::Interrupted).
+//! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on all three calls
+//!   return [`Interrupted`](std::io::ErrorKind::Interrupted).
 //! - Streams, registrators and the loop may be dropped in any order. No event comes for a stream that is gone: no `poll`
 //!   that begins after the drop brings one. (One that runs meanwhile may have taken it before.)
 //! - No token is reserved, nothing panics on what a user or the system does, and nothing leaks.
@@ -50,9 +50,9 @@
 //! [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what is
 //! different here.
 //!
-//! And the feature `trace`, off by default, lets one listen: each call to the system is told on standard error when it has
-//! returned, in the system's own words. Before it stand the time when it began and the thread; after it, if it is one that
-//! may sleep, how long it took. `cargo run --example delayserver --features trace` says on Linux, of its quickest request:
+//! And the feature `trace`, off by default, writes a line to standard error for each call to the system, in the system's own
+//! words: when it began, in which thread, what was passed, and what came of it; and for a call that may sleep, how long it
+//! took. `cargo run --example delayserver --features trace` says on Linux, of its shortest request:
 //!
 //! ```text
 //!      0.621 ms  main         epoll_ctl(fd 7, EPOLL_CTL_ADD, fd 19, EPOLLIN|EPOLLRDHUP|EPOLLONESHOT, token 9) = 0
@@ -60,8 +60,8 @@
 //!    101.329 ms  main         recv(fd 19, 32 bytes) = 32  (0.003 ms)
 //! ```
 //!
-//! On Windows the token is not among the words, for the system is not told it there. Not told anywhere is what `std` does
-//! for a stream besides reading: connecting, writing, `set_nonblocking`, and closing, be it a stream or the queue.
+//! On Windows the token is not among the words, because the system never gets it. On no system is there a line for what
+//! `std` does for us besides reading: connecting, writing, `set_nonblocking`, and closing a stream or the queue.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod event;

@@ -1,4 +1,6 @@
 //! The loop, and the way into it from other threads. Nothing here knows on which operating system it runs.
+//!
+//! A word in brackets in a comment marks a step to which the [guide](crate::guide::ch4_life#the-marks) refers.
 
 use crate::sys::Selector;
 use crate::{Events, Interests, TcpStream, Token};
@@ -11,8 +13,8 @@ use std::time::{Duration, Instant};
 ///
 /// It is a queue of the operating system: epoll on Linux and Android, kqueue on macOS, iOS and the BSDs, an I/O
 /// completion port on Windows. The queue is given back to the system when the `Poll` and all its [`Registrator`]s are
-/// dropped. Streams need not be dropped first, and do not keep it open. (On Windows the kernel keeps the port, without a
-/// handle of ours, until the sockets that joined it are closed.)
+/// dropped. Streams need not be dropped first, and do not keep it open. (On Windows our handle is closed then, but the kernel
+/// keeps the port until the sockets that belong to it are closed.)
 #[derive(Debug)]
 pub struct Poll {
     registrator: Registrator,
@@ -23,7 +25,7 @@ impl Poll {
     ///
     /// # Errors
     ///
-    /// What the system says, with the name of the call that failed, when it has no descriptor or no memory left.
+    /// The system's error, with the name of the call that failed, if there is no descriptor or no memory left.
     pub fn new() -> io::Result<Poll> {
         let registrator = Registrator {
             selector: Selector::new()?,
@@ -40,9 +42,9 @@ impl Poll {
     /// Waits until there is at least one event, but no longer than `timeout_ms` milliseconds, and replaces what is in
     /// `events` by the events that came. Returns their number.
     ///
-    /// `None` waits without end; 0 and negative numbers do not wait. `Ok(0)` says that the time is over, and nothing
-    /// else: a timeout never ends early, and signals do not end it. Of the events that are ready, no more come than
-    /// `events` has [room](Events::with_capacity) for, and the others with the next call.
+    /// `None` waits without end; 0 and negative numbers do not wait. `Ok(0)` means that the time is over, and nothing
+    /// else: a timeout never ends early, and signals do not end it. If more events are ready than `events` has
+    /// [room](Events::with_capacity) for, the others come with the next call.
     ///
     /// # Errors
     ///
@@ -67,12 +69,12 @@ impl Poll {
     pub fn poll(&mut self, events: &mut Events, timeout_ms: Option<i32>) -> io::Result<usize> {
         let selector = &self.registrator.selector;
         let is_closed = || self.registrator.is_closed.load(SeqCst);
-        let limit = timeout_ms.map(|ms| (ms.max(0), Instant::now()));
-        let mut left_ms = limit.map(|(timeout_ms, _)| timeout_ms);
+        let timeout = timeout_ms.map(|ms| (ms.max(0), Instant::now()));
+        let mut wait_ms = timeout.map(|(timeout_ms, _)| timeout_ms);
         loop {
-            // A loop that is closed says so first, whatever else is wrong.
+            // If the loop is closed, that is what the caller is to know, whatever else is wrong.
             selector
-                .select(&mut events.0, left_ms)
+                .select(&mut events.0, wait_ms)
                 .map_err(|error| if is_closed() { closed() } else { error })?;
             if is_closed() {
                 events.0.clear();
@@ -81,26 +83,27 @@ impl Poll {
             if !events.is_empty() {
                 return Ok(events.len());
             }
-            // [clock] The timeout is over; or else a signal came, and we wait on for what is left.
-            if let Some((timeout_ms, started)) = limit {
-                match left(timeout_ms, started) {
+            // [clock] Either the time is over, or the wait ended early, because of a signal or of a coarse clock. Then we
+            // wait again, for the time that is left.
+            if let Some((timeout_ms, started)) = timeout {
+                match remaining_ms(timeout_ms, started) {
                     0 => return Ok(0),
-                    ms => left_ms = Some(ms),
+                    ms => wait_ms = Some(ms),
                 }
             }
         }
     }
 }
 
-/// The milliseconds that are left, rounded up: rounded down, the last part of one would be waited for in a busy loop.
+/// Rounded up. Rounded down, the last fraction of a millisecond would become 0, and the loop would spin.
 #[cold]
-fn left(timeout_ms: i32, started: Instant) -> i32 {
-    let left = Duration::from_millis(timeout_ms as u64).saturating_sub(started.elapsed());
-    left.as_nanos().div_ceil(1_000_000) as i32
+fn remaining_ms(timeout_ms: i32, started: Instant) -> i32 {
+    let remaining = Duration::from_millis(timeout_ms as u64).saturating_sub(started.elapsed());
+    remaining.as_nanos().div_ceil(1_000_000) as i32
 }
 
 impl Drop for Poll {
-    /// Nobody will wait any more: from now on registering is an error, not a wish that no one hears.
+    /// Nobody will call `poll` any more, so from now on `register` fails instead of asking for events in vain.
     fn drop(&mut self) {
         self.registrator.is_closed.store(true, SeqCst);
     }
@@ -118,7 +121,7 @@ impl Registrator {
     /// already), or the end of the stream, or an error to collect.
     ///
     /// After the event nothing more comes until the stream is registered again; a program does so when it has read
-    /// what it wanted and waits for more. To register again before the event replaces the token: still one event.
+    /// what it wanted and waits for more. Registering again before the event replaces the token; there is still one event.
     ///
     /// Any number of threads may register, while another one waits in [`Poll::poll`]. In the steady state this is one
     /// system call, and allocates nothing.
@@ -127,10 +130,10 @@ impl Registrator {
     ///
     /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), or its `Poll` was dropped.
     /// - [`ErrorKind::InvalidInput`]: the stream was registered with another `Poll` before. A stream belongs to the
-    ///   first one for good, since Win32 knows no way to part a socket from its queue.
+    ///   first one for good, because Win32 cannot detach a socket from its port.
     /// - [`ErrorKind::Unsupported`]: `interests` is [`Interests::WRITABLE`].
     /// - Others come from the system: on Linux, [`ErrorKind::StorageFull`] says that this user watches more descriptors
-    ///   than `/proc/sys/fs/epoll/max_user_watches` allows. The stream belongs to this `Poll` all the same.
+    ///   than `/proc/sys/fs/epoll/max_user_watches` allows. Even after such an error the stream belongs to this `Poll`.
     ///
     /// # Examples
     ///
@@ -173,14 +176,14 @@ impl Registrator {
     }
 
     /// Closes the loop: a `poll` that runs returns at once, and from now on `poll`, `register` and `close_loop` return
-    /// [`ErrorKind::Interrupted`], whichever clone of this registrator is asked.
+    /// [`ErrorKind::Interrupted`], through this registrator and all its clones.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::Interrupted`]: the loop is closed already, or its `Poll` was dropped.
     /// - Others come from the system; the loop is not closed then.
     pub fn close_loop(&self) -> io::Result<()> {
-        // [flag] First the flag, then the wake-up: whoever is woken finds the flag set.
+        // [flag] First the flag, then the wake-up, so that the thread that wakes up finds the flag set.
         if self.is_closed.swap(true, SeqCst) {
             return Err(closed());
         }

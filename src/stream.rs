@@ -1,4 +1,4 @@
-//! The stream: `std`'s, with a backend beside it that knows where it is registered.
+//! The stream: `std`'s, and what a backend remembers of its registration.
 
 use crate::sys;
 use std::fmt;
@@ -12,18 +12,18 @@ use std::net::{self, Shutdown, ToSocketAddrs};
 /// that one thread may read while another one writes.
 ///
 /// It belongs to the first `Poll` it was registered with, for good. Dropping it takes its registration back: no `poll` that
-/// begins after that brings an event of it, even if a duplicate of its descriptor lives on.
+/// begins after that returns an event of it, even if a duplicate of its descriptor lives on.
 ///
 /// # Platform differences
 ///
-/// A registered stream should be read through this type only. On Windows the system puts what arrives into a buffer of
-/// 4 KiB that the stream lends it, where whoever reads the raw socket does not see it.
+/// Read a registered stream through this type only. On Windows the system puts what arrives into a buffer of 4 KiB that the
+/// stream lends it, where code that reads the raw socket does not see it.
 ///
-/// While that buffer is lent, Windows does not heed the read timeout that a `std` stream was given, nor end the wait when
-/// reading is [shut down](TcpStream::shutdown); and a duplicate of a registered stream cannot be registered there.
+/// While that buffer is lent, a blocking read on Windows ignores the read timeout that a `std` stream was given, and does not
+/// return when reading is [shut down](TcpStream::shutdown); and a duplicate of a registered stream cannot be registered.
 ///
-/// Windows does not tell whether a socket is in non-blocking mode. So if a `std` stream was put into that mode before it
-/// became one of these, say it again, by `set_nonblocking`; otherwise a read that comes before the event waits for it.
+/// Windows does not report whether a socket is in non-blocking mode. So if a `std` stream was in that mode before it became
+/// one of these, call `set_nonblocking(true)` again; otherwise a read that comes before the event waits for data.
 ///
 /// # Examples
 ///
@@ -48,11 +48,11 @@ impl TcpStream {
         net::TcpStream::connect(addr).map(TcpStream::from)
     }
 
-    /// Whether a read that finds nothing returns [`WouldBlock`](io::ErrorKind::WouldBlock) (`true`) or waits (`false`,
-    /// as at first).
+    /// Whether a read that finds nothing returns [`WouldBlock`](io::ErrorKind::WouldBlock) (`true`) or waits (`false`, the
+    /// default).
     ///
-    /// The event loop works either way: its events tell when a read will not wait. But a program that reads until it has
-    /// everything meets the moment where there is nothing *yet*, and a loop that serves many streams must not wait there.
+    /// The event loop works either way, because after an event a read does not wait. But a program that reads until it has
+    /// everything may find that there is nothing *yet*, and a loop that serves many streams must not wait then.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.0.set_nonblocking(nonblocking)
     }

@@ -1,4 +1,4 @@
-//! What goes wrong, in the words of every backend.
+//! Errors that all backends share.
 
 use std::{error, fmt, io};
 
@@ -8,7 +8,7 @@ pub fn failed(call: &'static str) -> io::Error {
     failed_with(call, io::Error::last_os_error())
 }
 
-/// The same for an error that was told in another way.
+/// The same for an error that came in another way.
 #[cold]
 pub fn failed_with(call: &'static str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), FailedCall { call, error })

@@ -1,23 +1,23 @@
 //! One folder for each operating system's event queue, and the one place that chooses among them.
 //!
-//! A backend brings three types, and `poll.rs` and `event.rs` hold it to these signatures:
+//! A backend provides three types, and their use in `poll.rs`, `event.rs` and `stream.rs` holds it to these signatures:
 //!
-//! - [`Event`]: what the system writes when something happened. `token(&self) -> Token` is what `register` was given.
+//! - [`RawEvent`]: what the system writes when something happened. `token(&self) -> Token` is what `register` was given.
 //! - [`TcpStream`]: `std`'s stream, `inner`, that knows the selector it belongs to: `new`, `read`, `set_nonblocking`.
-//!   Dropping it takes its registration along.
+//!   Dropping it takes its registration back. (`unix.rs` has one for selectors that have a `deregister(&self, &TcpStream)`.)
 //! - [`Selector`]: the system's queue, closed when it is dropped.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
 //!   - `register(&self, &TcpStream, Token) -> io::Result<()>`: asks for one event, which comes at once if the stream is
 //!     readable already; replaces a registration that still waits. Called from any thread, also during `select`.
 //!     A stream of another selector is `InvalidInput`.
 //!   - `select(&self, &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()>`: replaces what is in the vector by
-//!     the events that came, as many at most as its capacity, `InvalidInput` if that is 0. Sleeps while there are none,
-//!     until `wake` was called or the timeout (never negative; `None`: no end) is over, or for a shorter time: `poll.rs`
-//!     looks at the clock and calls again.
+//!     the events that came, as many at most as its capacity, `InvalidInput` if that is 0. While there are none, it sleeps
+//!     until `wake` was called or the timeout (never negative; `None`: no end) is over. It may also return early with no
+//!     events: `poll.rs` then looks at the clock, and calls it again.
 //!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping.
 //!
-//! With the feature `trace`, what a backend knows as `ffi` is its `traced.rs`: the same functions, each of which tells what
-//! it was called with and what came of it.
+//! With the feature `trace`, a backend's module `ffi` is its `traced.rs`: the same functions, each of which writes a line on
+//! what was passed and what came of it.
 
 #[cfg(feature = "trace")]
 #[macro_use]
@@ -81,7 +81,7 @@ mod error;
 #[cfg(unix)]
 mod unix;
 
-pub use backend::{Event, Selector, TcpStream};
+pub use backend::{RawEvent, Selector, TcpStream};
 
 use std::io::Read;
 use std::{fmt, io, net};
@@ -92,7 +92,7 @@ impl fmt::Debug for Selector {
     }
 }
 
-/// `std` reads a stream by a call of that name, on every system.
+/// This is the call with which `std` reads a stream, on every system.
 fn recv(mut stream: &net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     traced!(
         stream.read(buf),

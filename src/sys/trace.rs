@@ -1,9 +1,9 @@
-//! The feature `trace`: a line on standard error for each call to the system, with what it was given, what it answered, when
-//! it began, and in which thread.
+//! The feature `trace`: a line on standard error for each call to the system, which says when it began, in which thread, what
+//! was passed, and what came of it.
 //!
-//! Nothing in a backend speaks of it. Where a backend says `ffi::`, it reaches the functions of its `traced.rs` then, which
-//! bear the names of the system's, and call those. So what is told is what was passed, and not what somebody meant to
-//! pass. What we leave to `std`, a `recv` and a `write`, is told by `traced!`.
+//! Nothing in a backend mentions it. A backend's module `ffi` is its `traced.rs` then, whose functions have the names of the
+//! system's, and call those. So a line shows what was passed, and not what somebody meant to pass. For what we leave to
+//! `std`, a `recv` and a `write`, there is `traced!`.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write as _};
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{net, thread};
 
-/// Makes a call of `std`'s that moves bytes, and tells of it in the words that follow.
+/// Makes a call of `std`'s that moves bytes, and writes a line on it, with the words that follow.
 macro_rules! traced {
     ($call:expr, $($words:tt)*) => {{
         let began = std::time::Instant::now();
@@ -34,7 +34,7 @@ impl<R: Copy + PartialEq + Display> Call<R> {
     pub fn make(fails_with: R, call: impl FnOnce() -> R) -> Call<R> {
         let began = Instant::now();
         let result = call();
-        // At once, for whatever we call ourselves may set another.
+        // At once, because whatever else we call may set another.
         let error = os::last_error();
         Call {
             began,
@@ -49,7 +49,7 @@ impl<R: Copy + PartialEq + Display> Call<R> {
         self.result == self.fails_with
     }
 
-    /// Tells of it. If it did not fail, `brought` is what it brought.
+    /// Writes its line. If it did not fail, `brought` is what it brought.
     pub fn tell(self, words: fmt::Arguments<'_>, brought: impl Display) -> R {
         self.tell_all(words, &brought, None)
     }

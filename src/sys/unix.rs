@@ -1,10 +1,10 @@
 //! What the two readiness backends, epoll and kqueue, share: above all the stream. The kernel says *when* to read it, and
 //! moves no byte before we do, so all there is to do is to remember where it is registered.
 
-use super::error::{belongs_to_another, failed};
+use super::error::{belongs_to_another, failed, failed_with};
 use super::{Selector, recv};
 use std::ffi::c_int;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{OnceLock, Weak};
@@ -28,15 +28,15 @@ impl TcpStream {
         recv(&self.inner, buf) // [read]
     }
 
-    /// Whether `join` was called with this selector before.
+    /// Whether it was attached to this selector before.
     pub(super) fn belongs_to(&self, selector: &Weak<Selector>) -> bool {
         let mine = self.selector.get();
         mine.is_some_and(|mine| mine.ptr_eq(selector))
     }
 
-    /// Makes this selector the stream's own, if it has none.
+    /// From now on the stream belongs to this selector. An error says that it belongs to another.
     #[cold]
-    pub(super) fn join(&self, selector: &Weak<Selector>) -> io::Result<()> {
+    pub(super) fn attach(&self, selector: &Weak<Selector>) -> io::Result<()> {
         self.selector.get_or_init(|| selector.clone());
         // [own]
         match self.belongs_to(selector) {
@@ -67,12 +67,12 @@ impl AsRawFd for crate::TcpStream {
     }
 }
 
-/// What this call has made, closed when it is dropped.
+/// The owner of what this call has made.
 ///
 /// # Safety
 ///
 /// `fd` is -1, or a descriptor without an owner.
-pub(super) unsafe fn made(call: &'static str, fd: c_int) -> io::Result<OwnedFd> {
+pub(super) unsafe fn owned_fd(call: &'static str, fd: c_int) -> io::Result<OwnedFd> {
     match fd {
         -1 => Err(failed(call)),
         // SAFETY: as the caller says.
@@ -80,10 +80,24 @@ pub(super) unsafe fn made(call: &'static str, fd: c_int) -> io::Result<OwnedFd> 
     }
 }
 
-/// A wait that ended because a signal handler ran has brought nothing, and is no failure.
-pub(super) fn unless_interrupted(result: io::Result<()>) -> io::Result<()> {
+/// A wait that ended because a signal handler ran has brought no events, and is no failure. (`Poll::poll` will wait again.)
+pub(super) fn ignore_interruption(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()), // [signal]
         result => result,
     }
+}
+
+/// Makes readable what a waiting thread watches, and so wakes it.
+#[allow(dead_code)] // some kqueues can wake without it
+pub(super) fn write(mut waker: impl Write + AsFd, bytes: &[u8]) -> io::Result<()> {
+    let result = traced!(
+        waker.write(bytes),
+        "write(fd {}, {} bytes)",
+        waker.as_fd().as_raw_fd(),
+        bytes.len()
+    );
+    result
+        .map(drop)
+        .map_err(|error| failed_with("write", error))
 }

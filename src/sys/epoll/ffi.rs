@@ -3,7 +3,7 @@
 
 use std::ffi::{c_int, c_uint};
 
-/// One descriptor's interest, on the way in; what happened to it, on the way out.
+/// On the way in, what to watch a descriptor for; on the way out, what happened.
 /// <https://man7.org/linux/man-pages/man3/epoll_event.3type.html>
 ///
 /// The kernel packs it on x86-64, so that 32- and 64-bit programs share one layout, and on no other
@@ -38,7 +38,7 @@ unsafe extern "C" {
     /// Makes the queue. <https://man7.org/linux/man-pages/man2/epoll_create1.2.html>
     pub fn epoll_create1(flags: c_int) -> c_int;
 
-    /// Tells the queue what to watch. <https://man7.org/linux/man-pages/man2/epoll_ctl.2.html>
+    /// Edits what the queue watches. <https://man7.org/linux/man-pages/man2/epoll_ctl.2.html>
     pub fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
 
     /// Sleeps until something that is watched happens. <https://man7.org/linux/man-pages/man2/epoll_wait.2.html>

@@ -6,7 +6,7 @@ use std::ffi::{c_char, c_int, c_void};
 pub type HANDLE = *mut c_void;
 pub type SOCKET = usize;
 
-/// One operation's state, which the kernel writes while the operation goes on.
+/// One operation's state, which is the kernel's while the operation is in flight.
 /// <https://learn.microsoft.com/windows/win32/api/minwinbase/ns-minwinbase-overlapped>
 #[repr(C)]
 pub struct OVERLAPPED {
@@ -20,13 +20,13 @@ pub struct OVERLAPPED {
     pub hEvent: HANDLE,
 }
 
-/// One completion, as the port brings it.
+/// A completion packet, as the port brings it.
 /// <https://learn.microsoft.com/windows/win32/api/minwinbase/ns-minwinbase-overlapped_entry>
 #[repr(C)]
 pub struct OVERLAPPED_ENTRY {
     /// The number that the handle was given when it was associated with the port.
     pub lpCompletionKey: usize,
-    /// Which operation it is that is complete.
+    /// The operation that is complete.
     pub lpOverlapped: *mut OVERLAPPED,
     pub Internal: usize,
     pub dwNumberOfBytesTransferred: u32,
@@ -56,7 +56,7 @@ pub const WSA_IO_INCOMPLETE: c_int = 996;
 
 #[link(name = "kernel32")]
 unsafe extern "system" {
-    /// Makes a port; and makes a handle deliver its completions there.
+    /// Makes a port; and associates a handle with it, so that what completes on the handle is reported there.
     /// <https://learn.microsoft.com/windows/win32/fileio/createiocompletionport>
     pub fn CreateIoCompletionPort(
         FileHandle: HANDLE,
@@ -65,7 +65,7 @@ unsafe extern "system" {
         NumberOfConcurrentThreads: u32,
     ) -> HANDLE;
 
-    /// Sleeps until there are completions, and takes them.
+    /// Sleeps until there are packets, and takes them.
     /// <https://learn.microsoft.com/windows/win32/fileio/getqueuedcompletionstatusex-func>
     pub fn GetQueuedCompletionStatusEx(
         CompletionPort: HANDLE,
@@ -76,7 +76,7 @@ unsafe extern "system" {
         fAlertable: c_int,
     ) -> c_int;
 
-    /// Puts a completion into the port without an operation that was completed.
+    /// Puts a packet into the port that no operation has caused.
     /// <https://learn.microsoft.com/windows/win32/fileio/postqueuedcompletionstatus>
     pub fn PostQueuedCompletionStatus(
         CompletionPort: HANDLE,
@@ -85,7 +85,7 @@ unsafe extern "system" {
         lpOverlapped: *mut OVERLAPPED,
     ) -> c_int;
 
-    /// Asks for an operation to end now; its completion comes all the same.
+    /// Asks for an operation to end now; its packet comes all the same.
     /// <https://learn.microsoft.com/windows/win32/fileio/cancelioex-func>
     pub fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int;
 
@@ -119,6 +119,6 @@ unsafe extern "system" {
     ) -> c_int;
 }
 
-/// What to call instead of telling a port. We have a port.
+/// A function to call instead of using a port. We pass none.
 pub type LPWSAOVERLAPPED_COMPLETION_ROUTINE =
     Option<unsafe extern "system" fn(u32, u32, *mut OVERLAPPED, u32)>;

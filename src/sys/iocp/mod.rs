@@ -1,18 +1,19 @@
 //! Windows: IOCP, a *completion* queue.
 //!
-//! epoll and kqueue tell when a read will not block, and leave the read to us. Here it is the other way round: we start
+//! epoll and kqueue report when a read will not block, and leave the read to us. Here it is the other way round: we start
 //! the read first, with a buffer that we lend to the kernel, and go on. When data arrives the kernel puts it there, and
 //! then a packet into a port, which says that the operation is complete. `GetQueuedCompletionStatusEx` takes packets from
 //! the port, sleeping while there are none. <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
 //! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
-//! stream's [`Operation`] for [`read`](TcpStream) to hand them out. That costs a buffer for every stream, 40 MB
+//! stream's [`Operation`] until [`read`](TcpStream) hands them out. That costs a buffer for every stream, 40 MB
 //! for 10,000 of them; and while a receive waits, the pages of its buffer stay in physical memory. There are two ways
 //! around it. A receive of *zero* bytes completes when there is something to read, and lends no buffer; mio did that once.
 //! And one can ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio and wepoll do that
 //! now. Both hide the lesson: what is lent to the kernel is the kernel's, until it says that it is done.
 //!
-//! `tcp.rs` has the operation and its life; this file has the port.
+//! `tcp.rs` has the operation and its life; this file has the port. Locks are taken in one order, so that threads cannot
+//! wait for each other: `taken`, then an operation's `state`, then `operations`.
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -34,13 +35,14 @@ type Packets = Vec<crate::Event>;
 
 pub struct Selector {
     port: OwnedHandle,
-    /// The operation of each stream that was registered, by its address, which is what a packet brings. We keep this share
-    /// in it for the kernel, until the stream is gone *and* no packet is to come any more.
+    /// The operation of each stream that was registered, by its address, which is what a packet brings. We keep this
+    /// reference for the kernel, until the stream is gone *and* no packet is to come any more.
     operations: Mutex<HashMap<usize, Arc<Operation>>>,
-    /// Packets that were taken from the port, and that `select` has yet to look at.
+    /// Packets that a read has taken from the port, for `select` to handle.
     taken: Mutex<VecDeque<crate::Event>>,
+    /// Set by `wake`, for good: its packet wakes one sleeper, and is gone.
     is_woken: AtomicBool,
-    /// For the streams to remember us by: weakly, for our handle of the port must not stay open because a stream does.
+    /// Each stream that is registered gets a copy. It is weak, so that a stream does not keep our handle of the port open.
     me: Weak<Selector>,
 }
 
@@ -59,29 +61,28 @@ impl Selector {
     }
 
     pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
-        stream.join(self)?.register(self, token)
+        stream.attach(self)?.register(self, token)
     }
 
     pub fn select(&self, events: &mut Packets, timeout_ms: Option<i32>) -> io::Result<()> {
-        if events.capacity() == 0 {
+        let capacity = events.capacity();
+        if capacity == 0 {
             return Err(ErrorKind::InvalidInput.into());
         }
-        let capacity = events.capacity();
         let mut timeout_ms = match timeout_ms {
-            // The packet that was to end a sleep may have been taken by an earlier call.
-            _ if self.is_woken.load(SeqCst) || !locked(&self.taken).is_empty() => 0,
+            _ if self.is_woken.load(SeqCst) || !lock(&self.taken).is_empty() => 0,
             Some(ms) => ms as u32,
             None => ffi::INFINITE,
         };
         loop {
-            take_packets(&self.port, events, timeout_ms)?; // [wait]
-            let is_drained = events.is_empty();
-            let mut taken = locked(&self.taken);
+            get_packets(&self.port, events, timeout_ms)?; // [wait]
+            let is_port_empty = events.is_empty();
+            let mut taken = lock(&self.taken);
             taken.extend(events.drain(..));
             let packets = iter::from_fn(|| taken.pop_front());
-            let came = packets.filter_map(|packet| self.event(packet));
+            let came = packets.filter_map(|packet| self.to_event(packet));
             events.extend(came.take(capacity));
-            if !events.is_empty() || is_drained {
+            if !events.is_empty() || is_port_empty {
                 return Ok(());
             }
             timeout_ms = 0; // what came means nothing; behind it there may be something that does
@@ -89,58 +90,58 @@ impl Selector {
     }
 
     /// What the packet means to the user; not every packet means something.
-    fn event(&self, mut packet: crate::Event) -> Option<crate::Event> {
-        let operation = locked(&self.operations).get(&packet.0.address()).cloned();
-        packet.0.0.lpCompletionKey = operation?.packet_taken(self)?;
+    fn to_event(&self, mut packet: crate::Event) -> Option<crate::Event> {
+        let operation = lock(&self.operations).get(&packet.0.address()).cloned();
+        packet.0.0.lpCompletionKey = operation?.on_packet(self)?;
         Some(packet)
     }
 
-    /// Takes the packets that are there, for the next `select`. Windows writes into an `OVERLAPPED` what became of the
-    /// operation only when its packet is taken; and who reads wants to know it, even if nobody ever calls `select`.
-    fn take_for_select(&self) -> io::Result<()> {
+    /// Takes the packets that are there, and leaves them to `select`. Windows writes the result of an operation into its
+    /// `OVERLAPPED` only when the packet is taken; and a read needs that result, even if nobody ever calls `select`.
+    fn take_packets(&self) -> io::Result<()> {
         let (mut packets, mut is_full) = (Packets::with_capacity(64), true);
-        let mut taken = locked(&self.taken);
+        let mut taken = lock(&self.taken);
         while is_full {
-            take_packets(&self.port, &mut packets, 0)?;
+            get_packets(&self.port, &mut packets, 0)?;
             is_full = packets.len() == packets.capacity();
             taken.extend(packets.drain(..).filter(|packet| packet.0.address() != 0));
-            // If a thread sleeps in `select`, the packet that was to wake it may be among these; so here is another. (Should
-            // the system have no room for that, the thread sleeps until the next one comes.)
+            // A thread that sleeps in `select` may have waited for one of these, so we post another packet for it. (If that
+            // fails, it sleeps until the next one comes.)
             if self.is_woken.load(SeqCst) || !taken.is_empty() {
-                post(&self.port, ptr::null_mut())?;
+                post_packet(&self.port, ptr::null_mut())?;
             }
         }
         Ok(())
     }
 
-    /// By a packet that tells of no operation.
+    /// By a packet of no operation.
     pub fn wake(&self) -> io::Result<()> {
         self.is_woken.store(true, SeqCst);
-        post(&self.port, ptr::null_mut()) // [wake]
+        post_packet(&self.port, ptr::null_mut()) // [wake]
             .inspect_err(|_| self.is_woken.store(false, SeqCst))
     }
 }
 
 impl Drop for Selector {
-    /// What is lent must come back before we give up our shares. So every receive is cancelled, and then we wait for the
+    /// What is lent must come back before we give up our references. So every receive is cancelled, and then we wait for the
     /// packets: an operation that was cancelled is not over yet, it will be over soon.
     fn drop(&mut self) {
-        let operations = mem::take(&mut *locked(&self.operations));
-        let mut to_come = operations.values().filter(|it| it.recall(false)).count();
-        let mut packets = Packets::from(mem::take(&mut *locked(&self.taken)));
+        let operations = mem::take(&mut *lock(&self.operations));
+        let mut to_come = operations.values().filter(|it| it.cancel(false)).count();
+        let mut packets = Packets::from(mem::take(&mut *lock(&self.taken)));
         packets.reserve(64);
         // [drain]
         loop {
             for packet in packets.drain(..) {
                 if let Some(operation) = operations.get(&packet.0.address()) {
-                    operation.packet_taken(self);
+                    operation.on_packet(self);
                     to_come -= 1;
                 }
             }
             if to_come == 0 {
                 return;
             }
-            if take_packets(&self.port, &mut packets, ffi::INFINITE).is_err() {
+            if get_packets(&self.port, &mut packets, ffi::INFINITE).is_err() {
                 // Better a leak than to free what the kernel may write to.
                 return mem::forget(operations);
             }
@@ -148,14 +149,14 @@ impl Drop for Selector {
     }
 }
 
-/// A packet, in which the key has made room for the user's token. (We give all handles the key 0.)
+/// A packet. All our handles have the key 0 in theirs, and `select` puts the user's token in its place.
 ///
 /// The token cannot *travel* there: the key is fixed when a socket is associated with the port, and a token is new with
 /// each `register`. It travels in the operation.
 #[repr(transparent)]
-pub struct Event(ffi::OVERLAPPED_ENTRY);
+pub struct RawEvent(ffi::OVERLAPPED_ENTRY);
 
-impl Event {
+impl RawEvent {
     pub fn token(&self) -> Token {
         self.0.lpCompletionKey
     }
@@ -166,12 +167,12 @@ impl Event {
 }
 
 // SAFETY: the user cannot get at the pointer in it, and to us it is a number.
-unsafe impl Send for Event {}
+unsafe impl Send for RawEvent {}
 // SAFETY: likewise.
-unsafe impl Sync for Event {}
+unsafe impl Sync for RawEvent {}
 
-/// From now on, whatever completes on the socket is told to the port. Win32 knows no way back.
-fn associate(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
+/// From now on, whatever completes on the socket is reported to the port. Win32 knows no way back.
+fn associate_with_port(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
     match create_io_completion_port(socket as ffi::HANDLE, port.as_raw_handle()) {
         // It has a port, perhaps by a duplicate of the socket. (Or it was made without `WSA_FLAG_OVERLAPPED`, which `std`
         // never does, and cannot have one.)
@@ -181,8 +182,8 @@ fn associate(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
 }
 
 fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {
-    // How many threads that take packets may run at once. (By default, as many as there are processors: then a thread that
-    // has taken some, and is busy now, may keep another one asleep.) It counts when the port is made.
+    // The last argument counts when the port is made: it is how many threads that have taken packets may run at once. The
+    // default is the number of processors, and then such a thread, busy now, could keep another one asleep.
     // SAFETY: numbers are passed, and no pointer.
     match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, i32::MAX as u32) } {
         port if port.is_null() => Err(failed("CreateIoCompletionPort")),
@@ -190,7 +191,7 @@ fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Resu
     }
 }
 
-fn take_packets(port: &OwnedHandle, packets: &mut Packets, timeout_ms: u32) -> io::Result<()> {
+fn get_packets(port: &OwnedHandle, packets: &mut Packets, timeout_ms: u32) -> io::Result<()> {
     packets.clear();
     // [capacity]
     let (room, capacity) = (packets.as_mut_ptr().cast(), packets.capacity() as u32);
@@ -207,7 +208,7 @@ fn take_packets(port: &OwnedHandle, packets: &mut Packets, timeout_ms: u32) -> i
     Ok(())
 }
 
-fn post(port: &OwnedHandle, overlapped: *mut ffi::OVERLAPPED) -> io::Result<()> {
+fn post_packet(port: &OwnedHandle, overlapped: *mut ffi::OVERLAPPED) -> io::Result<()> {
     // SAFETY: the pointer is not looked at, only passed on.
     match unsafe { ffi::PostQueuedCompletionStatus(port.as_raw_handle(), 0, 0, overlapped) } {
         0 => Err(failed("PostQueuedCompletionStatus")),
@@ -215,11 +216,12 @@ fn post(port: &OwnedHandle, overlapped: *mut ffi::OVERLAPPED) -> io::Result<()> 
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// No code panics that holds one of these locks, so a poisoned one would be as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Winsock's `WSAGetLastError` is another name for the `GetLastError` that `std` calls.
+/// What the last call of this thread failed with, if it failed. (Winsock's `WSAGetLastError` is the same.)
 fn last_error() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }

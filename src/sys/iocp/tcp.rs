@@ -1,25 +1,25 @@
 //! The stream, and the operation with which it lends the kernel a buffer.
 //!
 //! ```text
-//!            register: WSARecv                                   the packet is taken: an event
+//!            register: WSARecv                                  poll has the packet: an event
 //!   Idle ------------------------------> Receiving -----------------------------------------------> Idle
 //!    |                                       |                                                       ^
 //!    |                                       |  read: it is complete already                         |
-//!    |  register: something is left unread   v                       the packet is taken: an event,  |
-//!    +----------------------------------> Announced -------------------------------------------------+
+//!    |  register: something is left unread   v                       poll has the packet: an event,  |
+//!    +--------------------------------> PacketPending -----------------------------------------------+
 //!             (we post a packet)                                     if there is still something to read
 //! ```
 //!
-//! (There is a fourth state, `Deferred`: still idle, but to be received as soon as nobody reads the socket itself. And if a
-//! read has had everything before its packet is taken, that packet is no event: a new receive begins.)
+//! There is a fourth phase, `Deferred`: registered while another thread was reading the socket itself; the receive starts
+//! when that read returns. And if a read consumes everything before `poll` has the packet, that packet is no event: a new
+//! receive starts instead.
 //!
-//! While it is `Receiving`, the `OVERLAPPED` and the buffer are the kernel's, which does not ask whether the stream that
-//! lent them is still there. So they are not in the stream, but in an [`Operation`] of which the stream has one share and
-//! the selector, for the kernel, another.
+//! While `Receiving`, the kernel may write to the `OVERLAPPED` and to the buffer, even after the stream was dropped. So they
+//! live in an [`Operation`], to which there are two references: the stream's, and one in the selector on the kernel's behalf.
 
 use super::super::error::{belongs_to_another, failed_with};
 use super::super::recv;
-use super::{Selector, associate, ffi, last_error, locked, post};
+use super::{Selector, associate_with_port, ffi, last_error, lock, post_packet};
 use crate::Token;
 use std::cell::UnsafeCell;
 use std::io::{self, ErrorKind};
@@ -29,19 +29,22 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::{mem, net, ptr};
 
-/// How much a stream lends. What exceeds it is read from the socket as ever, so this is no limit; and to lend more would
-/// cost memory that 10,000 waiting streams have 10,000 times.
-const LENT: usize = 4096;
+/// What a stream lends. This is no limit, because a read goes on with the socket itself when the buffer is empty; and a
+/// larger one would cost its memory 10,000 times if there are 10,000 streams.
+const BUFFER_SIZE: usize = 4096;
 
-/// How long a blocking read waits for a receive before it looks without having been told. The socket's handle is signaled
-/// when the packet is taken; but perhaps nobody does that but us. And the next operation, perhaps a write in another thread,
-/// takes the signal back.
-const LOOK_AGAIN_MS: u32 = 10;
+/// How often a blocking read looks for its packet. The socket's handle is signaled, but only when somebody takes the packet,
+/// and perhaps nobody else does; and the next operation on the handle, such as a write, resets it.
+const RECHECK_MS: u32 = 10;
 
+/// What one receive needs. A stream has one of these, and uses it for one receive after the other.
+///
+/// The selector gives up its reference when the stream is gone and no packet is to come any more: in `TcpStream::drop`, in
+/// [`on_packet`](Operation::on_packet), or in `Selector::drop`.
 pub struct Operation {
     overlapped: UnsafeCell<ffi::OVERLAPPED>,
-    buffer: UnsafeCell<[u8; LENT]>,
-    /// Open until the state says `is_dropped`.
+    buffer: UnsafeCell<[u8; BUFFER_SIZE]>,
+    /// Open until `State::is_dropped`.
     socket: RawSocket,
     /// Whose port the socket belongs to, from the first registration on.
     selector: OnceLock<Weak<Selector>>,
@@ -54,11 +57,11 @@ struct State {
     token: Token,
     /// What the receive brought and nobody has read yet: some bytes of the buffer (none: the end of the stream), or an
     /// error.
-    received: Option<Result<Range<usize>, i32>>,
-    /// How many reads are at the socket itself, since nothing was lent when they came.
-    readers: usize,
-    /// We have cancelled it, and it is not to begin again.
-    is_recalled: bool,
+    unread: Option<Result<Range<usize>, i32>>,
+    /// How many threads are reading the socket itself, because nothing was lent when they came.
+    direct_reads: usize,
+    /// The stream or the selector is going away, and nothing is to start any more.
+    is_cancelled: bool,
     /// The stream is gone, its socket about to be closed.
     is_dropped: bool,
 }
@@ -68,17 +71,17 @@ enum Phase {
     /// Nothing is lent, and no packet will come.
     #[default]
     Idle,
-    /// Registered while a read is at the socket. A receive beside it would share the bytes with it, in an order that
-    /// nobody knows; so whoever ends the last read starts it.
+    /// Registered during a direct read. A receive beside it would share the bytes with it, in no defined order. So the
+    /// last of these reads starts the receive.
     Deferred,
     /// The kernel has the `OVERLAPPED` and the buffer. A packet will come.
     Receiving,
-    /// Nothing is lent, but a packet will come.
-    Announced,
+    /// Nothing is lent, but there is a packet that `select` has not handled.
+    PacketPending,
 }
 
-// SAFETY: `overlapped` and `buffer` are the kernel's while `Receiving`, when we only let the system look at the one; and
-// otherwise of whoever has locked `state`.
+// SAFETY: `overlapped` and `buffer` belong to the kernel while `Receiving`, when we pass `overlapped` to system calls only.
+// Otherwise they belong to the holder of the lock of `state`.
 unsafe impl Send for Operation {}
 // SAFETY: likewise.
 unsafe impl Sync for Operation {}
@@ -88,43 +91,44 @@ impl Operation {
         Operation {
             // SAFETY: all of it may be zero.
             overlapped: unsafe { mem::zeroed() },
-            buffer: UnsafeCell::new([0; LENT]),
+            buffer: UnsafeCell::new([0; BUFFER_SIZE]),
             socket,
             selector: OnceLock::new(),
             state: Mutex::default(),
         }
     }
 
-    /// By which a packet tells whose it is.
+    /// By this a packet names its operation.
     pub fn address(&self) -> usize {
         self.overlapped.get() as usize
     }
 
     pub fn register(&self, selector: &Selector, token: Token) -> io::Result<()> {
-        let mut state = locked(&self.state);
+        let mut state = lock(&self.state);
         state.token = token; // [token]
         match state.phase {
-            Phase::Idle | Phase::Deferred => self.arm(selector, &mut state), // [arm]
+            Phase::Idle | Phase::Deferred => self.arm(selector, &mut state),
             // The packet that will come finds the new token.
-            Phase::Receiving | Phase::Announced => Ok(()),
+            Phase::Receiving | Phase::PacketPending => Ok(()),
         }
     }
 
     fn arm(&self, selector: &Selector, state: &mut State) -> io::Result<()> {
-        if !self.receive(state)? {
-            // A packet that looks as if a receive had ended: one that has, and was not read to its end, is an event too.
-            post(&selector.port, self.overlapped.get())?;
-            state.phase = Phase::Announced;
+        // [arm]
+        if !self.start_receive(state)? {
+            // Unread data is an event too, so we post the packet that a receive would have brought.
+            post_packet(&selector.port, self.overlapped.get())?;
+            state.phase = Phase::PacketPending;
         }
         Ok(())
     }
 
-    /// Starts a receive, now or as soon as nobody reads. `false`: there is something to read without one.
-    fn receive(&self, state: &mut State) -> io::Result<bool> {
-        if state.received.is_some() {
+    /// Starts a receive, at once or when the direct reads have returned. `false`: no, for there is something to read.
+    fn start_receive(&self, state: &mut State) -> io::Result<bool> {
+        if state.unread.is_some() {
             return Ok(false);
         }
-        if state.readers > 0 {
+        if state.direct_reads > 0 {
             state.phase = Phase::Deferred;
             return Ok(true);
         }
@@ -134,20 +138,21 @@ impl Operation {
             Err(error @ (ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK)) => {
                 return Err(failed_with("WSARecv", io::Error::from_raw_os_error(error)));
             }
-            Err(error) => state.received = Some(Err(error)),
+            Err(error) => state.unread = Some(Err(error)),
         }
-        Ok(state.received.is_none())
+        Ok(state.unread.is_none())
     }
 
     /// Lends the kernel what it needs. From `Ok` on that is the kernel's, even if there were bytes to receive at once:
-    /// either way a packet comes. After an error none comes. (The thread may end before the receive does: that cancels
-    /// only what belongs to no port. <https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-exitthread>)
+    /// either way a packet comes. After an error none comes. (This thread may exit before the receive ends. Windows then
+    /// cancels what it has started, but not on a handle that belongs to a port:
+    /// <https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-exitthread>)
     fn wsa_recv(&self) -> Result<(), i32> {
-        let (len, buf) = (LENT as u32, self.buffer.get().cast());
+        let (len, buf) = (BUFFER_SIZE as u32, self.buffer.get().cast());
         let (buffers, none, mut flags) = (ffi::WSABUF { len, buf }, ptr::null_mut(), 0);
         // SAFETY: the socket is open. `buffers` and `flags` are used until the call returns. `overlapped` and the buffer
         // are ours to lend, for `state` is locked and was not `Receiving`; and they stay where they are until the packet
-        // was taken, for until then the selector has a share in this operation.
+        // was taken, for until then the selector keeps a reference to this operation.
         let result = unsafe {
             let (socket, overlapped) = (self.socket as ffi::SOCKET, self.overlapped.get());
             ffi::WSARecv(socket, &buffers, 1, none, &mut flags, overlapped, None)
@@ -158,9 +163,9 @@ impl Operation {
         }
     }
 
-    /// Sees whether the receive is complete, and what it brought. That ends the loan; but `select` has yet to see the
-    /// packet, and until then this operation must stay where it is.
-    fn look(&self, state: &mut State) {
+    /// If the receive is complete, keeps what it brought. That ends the loan; but its packet has yet to be handled, and
+    /// until then this operation must stay where it is.
+    fn check_receive(&self, state: &mut State) {
         if state.phase != Phase::Receiving {
             return;
         }
@@ -170,91 +175,45 @@ impl Operation {
             let (socket, overlapped) = (self.socket as ffi::SOCKET, self.overlapped.get());
             ffi::WSAGetOverlappedResult(socket, overlapped, &mut n, 0, &mut flags)
         };
-        state.received = match (is_complete, last_error()) {
+        state.unread = match (is_complete, last_error()) {
             (0, ffi::WSA_IO_INCOMPLETE) => return,
             // We have cancelled it, which is no news for a reader. The error's code would not tell that it was us.
-            (0, _) if state.is_recalled => None,
+            (0, _) if state.is_cancelled => None,
             (0, error) => Some(Err(error)),
             _ => Some(Ok(0..n as usize)),
         };
-        state.phase = Phase::Announced; // [return]
+        state.phase = Phase::PacketPending; // [return]
     }
 
-    /// The packet was taken from the port. Returns the token if that is an event.
-    pub fn packet_taken(&self, selector: &Selector) -> Option<Token> {
-        let mut state = locked(&self.state);
+    /// Handles a packet that was taken from the port. Returns the token if it is an event.
+    pub fn on_packet(&self, selector: &Selector) -> Option<Token> {
+        let mut state = lock(&self.state);
         if state.is_dropped {
-            locked(&selector.operations).remove(&self.address());
+            lock(&selector.operations).remove(&self.address());
         } else {
-            self.look(&mut state);
+            self.check_receive(&mut state);
         }
         state.phase = Phase::Idle;
-        // If a read was faster than the packet, the registration goes on waiting, for what comes next. If it cannot, whoever
-        // registered is told by an event, which is only a hint then.
-        match state.is_recalled || self.receive(&mut state).unwrap_or(false) {
-            true => None,
-            false => Some(state.token),
+        if state.is_cancelled {
+            return None;
         }
+        // If a read has consumed everything already, there is no event yet: the registration waits on. If it cannot, the
+        // event comes after all, as a hint to look and to register again.
+        let waits_on = self.start_receive(&mut state).unwrap_or(false);
+        (!waits_on).then_some(state.token)
     }
 
-    /// The stream or the port is about to be closed. Returns whether a packet is still to come.
-    pub fn recall(&self, is_dropped: bool) -> bool {
-        let mut state = locked(&self.state);
+    /// For the time before the stream or the port is closed. Returns whether there is a packet still to handle.
+    pub fn cancel(&self, is_dropped: bool) -> bool {
+        let mut state = lock(&self.state);
         if state.phase == Phase::Receiving && !state.is_dropped {
-            // It fails if the receive is complete; then its packet is on the way to `packet_taken`.
+            // It fails if the receive is complete; then its packet is on the way to `on_packet`.
             // SAFETY: the socket is open, and the pointer only says which operation is meant.
             unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
         }
-        state.is_recalled = true;
+        state.is_cancelled = true;
         state.is_dropped |= is_dropped;
-        matches!(state.phase, Phase::Receiving | Phase::Announced)
-    }
-
-    fn read(&self, stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
-        let mut state = locked(&self.state);
-        while state.phase == Phase::Receiving {
-            drop(state);
-            let taken = self.selector().map_or(Ok(()), |it| it.take_for_select());
-            state = locked(&self.state);
-            self.look(&mut state);
-            if state.phase == Phase::Receiving {
-                taken?;
-                if stream.is_nonblocking.load(SeqCst) {
-                    return Err(ErrorKind::WouldBlock.into());
-                }
-                drop(state);
-                // SAFETY: the socket is open, and no pointer is passed.
-                unsafe { ffi::WaitForSingleObject(self.socket as ffi::HANDLE, LOOK_AGAIN_MS) };
-                state = locked(&self.state);
-            }
-        }
-        match state.received.take() {
-            Some(Ok(unread)) => {
-                let n = unread.len().min(buf.len());
-                // SAFETY: nothing is lent, and so the buffer belongs to whoever has locked `state`.
-                let buffer = unsafe { &*self.buffer.get() };
-                buf[..n].copy_from_slice(&buffer[unread.start..][..n]); // [read]
-                if n < unread.len() {
-                    state.received = Some(Ok(unread.start + n..unread.end));
-                }
-                return Ok(n);
-            }
-            // As `std` has it, where the socket says so.
-            Some(Err(ffi::WSAESHUTDOWN)) => return Ok(0),
-            Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
-            None => state.readers += 1,
-        }
-        drop(state);
-        let result = recv(&stream.inner, buf);
-        // It outlives the lock: if ours were the last share, dropping it would lock `state` too.
-        let selector = self.selector();
-        let mut state = locked(&self.state);
-        state.readers -= 1;
-        if let (Phase::Deferred, Some(selector)) = (state.phase, &selector) {
-            // If this fails, there is nobody to tell. The next `register` tries again.
-            let _ = self.arm(selector, &mut state);
-        }
-        result
+        matches!(state.phase, Phase::Receiving | Phase::PacketPending)
     }
 
     fn selector(&self) -> Option<Arc<Selector>> {
@@ -283,18 +242,62 @@ impl TcpStream {
         Ok(())
     }
 
+    /// What is in the buffer, and after that what is in the socket.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match buf.is_empty() {
-            // On Windows, to receive nothing may mean to wait.
-            true => Ok(0),
-            false => self.operation.read(self, buf),
+        if buf.is_empty() {
+            return Ok(0); // on Windows, to receive nothing may mean to wait
         }
+        let operation = &*self.operation;
+        let mut state = lock(&operation.state);
+        while state.phase == Phase::Receiving {
+            drop(state);
+            let taken = operation.selector().map_or(Ok(()), |it| it.take_packets());
+            state = lock(&operation.state);
+            operation.check_receive(&mut state);
+            if state.phase == Phase::Receiving {
+                taken?;
+                if self.is_nonblocking.load(SeqCst) {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                drop(state);
+                // SAFETY: the socket is open, and no pointer is passed.
+                unsafe { ffi::WaitForSingleObject(operation.socket as ffi::HANDLE, RECHECK_MS) };
+                state = lock(&operation.state);
+            }
+        }
+        match state.unread.take() {
+            Some(Ok(unread)) => {
+                let n = unread.len().min(buf.len());
+                // SAFETY: nothing is lent, and so the buffer belongs to the holder of the lock of `state`.
+                let buffer = unsafe { &*operation.buffer.get() };
+                buf[..n].copy_from_slice(&buffer[unread.start..][..n]); // [read]
+                if n < unread.len() {
+                    state.unread = Some(Ok(unread.start + n..unread.end));
+                }
+                return Ok(n);
+            }
+            // As `std` has it, where the socket says so.
+            Some(Err(ffi::WSAESHUTDOWN)) => return Ok(0),
+            Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
+            None => state.direct_reads += 1,
+        }
+        drop(state);
+        let result = recv(&self.inner, buf);
+        // Declared before the lock, and so dropped after it: if this is the last reference, `Selector::drop` locks `state`.
+        let selector = operation.selector();
+        let mut state = lock(&operation.state);
+        state.direct_reads -= 1;
+        if let (Phase::Deferred, 0, Some(selector)) = (state.phase, state.direct_reads, &selector) {
+            // If this fails, there is nobody to tell. The next `register` tries again.
+            let _ = operation.arm(selector, &mut state);
+        }
+        result
     }
 
-    /// The stream's operation, which belongs to this selector now, if it did to none before.
-    pub(super) fn join(&self, selector: &Selector) -> io::Result<&Operation> {
+    /// The stream's operation, if the stream belongs to this selector; from now on it does, if it belonged to none.
+    pub(super) fn attach(&self, selector: &Selector) -> io::Result<&Operation> {
         if self.operation.selector.get().is_none() {
-            self.associate(selector)?;
+            self.attach_first(selector)?;
         }
         // [own]
         match self.operation.selector.get() {
@@ -304,11 +307,12 @@ impl TcpStream {
     }
 
     #[cold]
-    fn associate(&self, selector: &Selector) -> io::Result<()> {
-        // Of the threads that register with this selector, one comes first. Those that do with another, the system refuses.
-        let mut operations = locked(&selector.operations);
+    fn attach_first(&self, selector: &Selector) -> io::Result<()> {
+        // This lock lets one thread at a time pass that registers with this selector. If another selector was first, the
+        // system refuses.
+        let mut operations = lock(&selector.operations);
         if self.operation.selector.get().is_none() {
-            associate(self.inner.as_raw_socket(), &selector.port)?; // [first]
+            associate_with_port(self.inner.as_raw_socket(), &selector.port)?; // [first]
         }
         self.operation.selector.get_or_init(|| {
             operations.insert(self.operation.address(), self.operation.clone());
@@ -321,9 +325,9 @@ impl TcpStream {
 impl Drop for TcpStream {
     fn drop(&mut self) {
         // `inner` is closed after this, so its number is still ours.
-        let is_packet_to_come = self.operation.recall(true); // [take-back]
+        let is_packet_to_come = self.operation.cancel(true); // [take-back]
         if let (false, Some(selector)) = (is_packet_to_come, self.operation.selector()) {
-            locked(&selector.operations).remove(&self.operation.address());
+            lock(&selector.operations).remove(&self.operation.address());
         }
     }
 }

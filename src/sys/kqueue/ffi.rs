@@ -3,10 +3,10 @@
 
 use std::ffi::{c_int, c_long, c_uint, c_void};
 
-/// A wish, on the way in; what happened, on the way out.
+/// On the way in, what to watch; on the way out, what happened.
 /// <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
 ///
-/// Apple packs it, which moves nothing.
+/// Apple packs it, but no field moves by that.
 #[derive(Clone, Copy)]
 #[cfg_attr(any(target_os = "macos", target_os = "ios"), repr(C, packed(4)))]
 #[cfg_attr(not(any(target_os = "macos", target_os = "ios")), repr(C))]
@@ -20,7 +20,7 @@ pub struct kevent {
     pub data: data_t,
     /// Comes back as it was given.
     pub udata: *mut c_void,
-    /// Only here, and since FreeBSD 12.
+    /// Since FreeBSD 12, and only there.
     #[cfg(target_os = "freebsd")]
     pub ext: [u64; 4],
 }
@@ -84,7 +84,7 @@ unsafe extern "C" {
     /// Makes the queue. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
     pub fn kqueue() -> c_int;
 
-    /// Tells the queue what to watch, and sleeps until something that is watched happens: either, or both at once.
+    /// Edits what the queue watches, or sleeps until something that is watched happens, or both.
     /// <https://man.freebsd.org/cgi/man.cgi?query=kevent&sektion=2>
     #[cfg_attr(target_os = "netbsd", link_name = "__kevent50")]
     pub fn kevent(

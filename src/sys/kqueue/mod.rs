@@ -8,10 +8,10 @@
 mod ffi;
 
 pub use super::unix::TcpStream;
-pub use ffi::kevent as Event;
+pub use ffi::kevent as RawEvent;
 
 use super::error::{failed, failed_with};
-use super::unix::{made, unless_interrupted};
+use super::unix::{ignore_interruption, owned_fd};
 use crate::Token;
 use ffi::{EV_ADD, EV_ONESHOT, EV_RECEIPT, EVFILT_READ};
 use std::io::{self, ErrorKind};
@@ -22,15 +22,15 @@ use std::{mem, ptr};
 pub struct Selector {
     kqueue: OwnedFd,
     waker: Waker,
-    /// For the streams to remember us by: weakly, for the queue must not stay open because a stream does.
+    /// Each stream that is registered gets a copy. It is weak, so that a stream does not keep the queue open.
     me: Weak<Selector>,
 }
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let kqueue = kqueue()?; // [queue]
-        // Not one-shot, and nobody ever resets it: after `wake` it is ready for every wait. Its token is never looked
-        // at, so that none is taken from the user.
+        // Not one-shot, and nobody ever resets it: once it was woken, it is ready for every wait. Its token is never
+        // looked at, so that none is taken from the user.
         let waker = Waker::new(&kqueue)?;
         Ok(Arc::new_cyclic(|me| Selector {
             kqueue,
@@ -43,13 +43,13 @@ impl Selector {
     /// gives it the new token.
     pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
         if !stream.belongs_to(&self.me) {
-            stream.join(&self.me)?; // [first]
+            stream.attach(&self.me)?; // [first]
         }
         // There is something to read, or the end of the stream, or an error.
         let mut knote = new_knote(stream.inner.as_raw_fd() as usize, EVFILT_READ);
         knote.flags |= EV_ONESHOT;
         knote.udata = ptr::without_provenance_mut(token); // [token]
-        change(&self.kqueue, knote) // [arm]
+        kevent_change(&self.kqueue, knote) // [arm]
     }
 
     pub fn select(
@@ -58,9 +58,10 @@ impl Selector {
         timeout_ms: Option<i32>,
     ) -> io::Result<()> {
         if events.capacity() == 0 {
-            return Err(ErrorKind::InvalidInput.into()); // `kevent` would not wait, and say that the time is over
+            return Err(ErrorKind::InvalidInput.into()); // `kevent` would return at once, as if the time were over
         }
-        unless_interrupted(wait(&self.kqueue, events, timeout_ms)) // [wait]
+        // [wait]
+        ignore_interruption(kevent_wait(&self.kqueue, events, timeout_ms))
     }
 
     pub fn wake(&self) -> io::Result<()> {
@@ -72,16 +73,16 @@ impl Selector {
     pub fn deregister(&self, _: &TcpStream) {} // [take-back]
 }
 
-impl Event {
+impl RawEvent {
     pub fn token(&self) -> Token {
         self.udata.addr()
     }
 }
 
 // SAFETY: the pointer in it is a number to us.
-unsafe impl Send for Event {}
+unsafe impl Send for RawEvent {}
 // SAFETY: likewise.
-unsafe impl Sync for Event {}
+unsafe impl Sync for RawEvent {}
 
 /// An event that is triggered by us.
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
@@ -90,14 +91,14 @@ struct Waker;
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
 impl Waker {
     fn new(kqueue: &OwnedFd) -> io::Result<Waker> {
-        change(kqueue, new_knote(0, ffi::EVFILT_USER))?;
+        kevent_change(kqueue, new_knote(0, ffi::EVFILT_USER))?;
         Ok(Waker)
     }
 
     fn wake(&self, kqueue: &OwnedFd) -> io::Result<()> {
         let mut knote = new_knote(0, ffi::EVFILT_USER);
         knote.fflags = ffi::NOTE_TRIGGER;
-        change(kqueue, knote)
+        kevent_change(kqueue, knote)
     }
 }
 
@@ -113,24 +114,19 @@ impl Waker {
     fn new(kqueue: &OwnedFd) -> io::Result<Waker> {
         let pair = std::os::unix::net::UnixStream::pair();
         let (_near, far) = pair.map_err(|error| failed_with("socketpair", error))?;
-        change(kqueue, new_knote(_near.as_raw_fd() as usize, EVFILT_READ))?;
+        kevent_change(kqueue, new_knote(_near.as_raw_fd() as usize, EVFILT_READ))?;
         Ok(Waker { _near, far })
     }
 
     fn wake(&self, _: &OwnedFd) -> io::Result<()> {
-        use io::Write;
-        let mut to = &self.far;
-        let result = traced!(to.write(b"!"), "write(fd {}, 1 bytes)", to.as_raw_fd());
-        result
-            .map(drop)
-            .map_err(|error| failed_with("write", error))
+        super::unix::write(&self.far, b"!")
     }
 }
 
 fn kqueue() -> io::Result<OwnedFd> {
     // SAFETY: no pointer is passed, and a descriptor that was made just now has no other owner.
-    let kqueue = unsafe { made("kqueue", ffi::kqueue())? };
-    // `fork` leaves a kqueue behind anyway. This is for `exec` without one.
+    let kqueue = unsafe { owned_fd("kqueue", ffi::kqueue())? };
+    // A child that was forked does not get a kqueue anyway. This is for an `exec` without a `fork`.
     // SAFETY: the descriptor is open, and a number is what this command takes.
     match unsafe { ffi::fcntl(kqueue.as_raw_fd(), ffi::F_SETFD, ffi::FD_CLOEXEC) } {
         -1 => Err(failed("fcntl")),
@@ -138,8 +134,8 @@ fn kqueue() -> io::Result<OwnedFd> {
     }
 }
 
-fn new_knote(ident: usize, filter: ffi::filter_t) -> Event {
-    Event {
+fn new_knote(ident: usize, filter: ffi::filter_t) -> RawEvent {
+    RawEvent {
         ident,
         filter,
         flags: EV_ADD | EV_RECEIPT,
@@ -148,9 +144,9 @@ fn new_knote(ident: usize, filter: ffi::filter_t) -> Event {
     }
 }
 
-/// Tells the queue one thing. `EV_RECEIPT` makes that the answer comes as an event in the one place that there is, be it an
-/// error or none: so `kevent` has no room to take events that are `select`'s, nor does it sleep until there are some.
-fn change(kqueue: &OwnedFd, mut knote: Event) -> io::Result<()> {
+/// With `EV_RECEIPT` the result of the change, an error or 0, comes as an event, and fills the one place that there is. So
+/// `kevent` has no room for events that are meant for `select`, and does not sleep until there are some.
+fn kevent_change(kqueue: &OwnedFd, mut knote: RawEvent) -> io::Result<()> {
     let place = &raw mut knote;
     // SAFETY: the kernel reads one change from `place`, and then writes one event there, before the call returns.
     match unsafe { ffi::kevent(kqueue.as_raw_fd(), place, 1, place, 1, ptr::null()) } {
@@ -162,7 +158,7 @@ fn change(kqueue: &OwnedFd, mut knote: Event) -> io::Result<()> {
     }
 }
 
-fn wait(
+fn kevent_wait(
     kqueue: &OwnedFd,
     events: &mut Vec<crate::Event>,
     timeout_ms: Option<i32>,
