@@ -36,7 +36,7 @@ impl Interests {
 
 /// The answer to one [`register`](crate::Registrator::register): a read of that stream will not block now.
 ///
-/// There is data, or the end of the stream, or an error. Only reading tells which; and if another thread has read in
+/// There is data, or the end of the stream, or an error. Only reading shows which; and if another thread has read in
 /// the meantime, there may be nothing any more.
 // It is laid out as the system's own struct, so that the system can write into the user's `Events`.
 #[repr(transparent)]
@@ -70,8 +70,8 @@ impl fmt::Debug for Event {
 pub struct Events(pub(crate) Vec<Event>);
 
 impl Events {
-    /// Larger capacities are reduced to this one. To allocate more could end the program, and events that do not fit come
-    /// with the next poll anyway.
+    /// Larger capacities are reduced to this one. To allocate more could end the program, and events that do not fit
+    /// come with the next poll anyway.
     const MAX_CAPACITY: usize = 1 << 20;
 
     /// Room for `capacity` events, and for 1,048,576 at most. One [`poll`](crate::Poll::poll) brings no more than

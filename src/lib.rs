@@ -1,5 +1,5 @@
-//! The simplest cross-platform event loop that is correct: any thread registers streams, and one sleeps until the operating
-//! system says which of them can be read.
+//! The simplest cross-platform event loop that is correct: any thread registers streams, and one sleeps until the
+//! operating system says which of them can be read.
 //!
 //! It is written to be read beside the book "Epoll, Kqueue and IOCP Explained with Rust", and to be picked apart. For
 //! production there are [mio](https://docs.rs/mio) and [tokio](https://docs.rs/tokio).
@@ -38,21 +38,21 @@
 //! - An event is a hint to try. It says that a read will not block now: there is data, or the end of the stream, or an
 //!   error to collect. If another thread reads first, that is no longer so.
 //! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
-//! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on all three calls
-//!   return [`Interrupted`](std::io::ErrorKind::Interrupted).
-//! - Streams, registrators and the loop may be dropped in any order. No event comes for a stream that is gone: no `poll`
-//!   that begins after the drop brings one. (One that runs meanwhile may have taken it before.)
+//! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on all three
+//!   calls return [`Interrupted`](std::io::ErrorKind::Interrupted).
+//! - Streams, registrators and the loop may be dropped in any order. No event comes for a stream that is gone: no
+//!   `poll` that begins after the drop brings one. (One that runs meanwhile may have taken it before.)
 //! - No token is reserved, nothing panics on what a user or the system does, and nothing leaks.
 //!
 //! # How it works
 //!
-//! The [guide] tells it, in nine chapters and an hour, on all three kinds of systems. Beside them it has
+//! The [guide] explains it, in nine chapters and an hour, on all three kinds of systems. Beside them it has
 //! [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what is
 //! different here.
 //!
-//! And the feature `trace`, off by default, writes a line to standard error for each call to the system, in the system's own
-//! words: when it began, in which thread, what was passed, and what came of it; and for a call that may sleep, how long it
-//! took. `cargo run --example delayserver --features trace` says on Linux, of its shortest request:
+//! And the feature `trace`, off by default, writes a line to standard error for each call to the system, in the
+//! system's own words: when it began, in which thread, what was passed, and what came of it; and for a call that may
+//! sleep, how long it took. `cargo run --example delayserver --features trace` says on Linux, of its shortest request:
 //!
 //! ```text
 //!      0.621 ms  main         epoll_ctl(fd 7, EPOLL_CTL_ADD, fd 19, EPOLLIN|EPOLLRDHUP|EPOLLONESHOT, token 9) = 0

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 ///
 /// It is a queue of the operating system: epoll on Linux and Android, kqueue on macOS, iOS and the BSDs, an I/O
 /// completion port on Windows. The queue is given back to the system when the `Poll` and all its [`Registrator`]s are
-/// dropped. Streams need not be dropped first, and do not keep it open. (On Windows our handle is closed then, but the kernel
-/// keeps the port until the sockets that belong to it are closed.)
+/// dropped. Streams need not be dropped first, and do not keep it open. (On Windows our handle is closed then, but the
+/// kernel keeps the port until the sockets that belong to it are closed.)
 #[derive(Debug)]
 pub struct Poll {
     registrator: Registrator,
@@ -83,8 +83,8 @@ impl Poll {
             if !events.is_empty() {
                 return Ok(events.len());
             }
-            // [clock] Either the time is over, or the wait ended early, because of a signal or of a coarse clock. Then we
-            // wait again, for the time that is left.
+            // [clock] Either the time is over, or the wait ended early, because of a signal or of a coarse clock. Then
+            // we wait again, for the time that is left.
             if let Some((timeout_ms, started)) = timeout {
                 match remaining_ms(timeout_ms, started) {
                     0 => return Ok(0),
@@ -120,8 +120,8 @@ impl Registrator {
     /// Asks for *one* event with this `token` as soon as `stream` can be read: when there is data (it may be there
     /// already), or the end of the stream, or an error to collect.
     ///
-    /// After the event nothing more comes until the stream is registered again; a program does so when it has read
-    /// what it wanted and waits for more. Registering again before the event replaces the token; there is still one event.
+    /// After the event nothing more comes until the stream is registered again; a program does so when it has read what
+    /// it wanted and waits for more. Registering again before the event replaces the token; there is still one event.
     ///
     /// Any number of threads may register, while another one waits in [`Poll::poll`]. In the steady state this is one
     /// system call, and allocates nothing.

@@ -8,22 +8,24 @@ use std::net::{self, Shutdown, ToSocketAddrs};
 /// A TCP connection that can be registered with a [`Poll`](crate::Poll).
 ///
 /// It reads and writes like [`std::net::TcpStream`], and as there it blocks until
-/// [`set_nonblocking`](TcpStream::set_nonblocking) says otherwise. `Read` and `Write` are there for `&TcpStream` too, so
-/// that one thread may read while another one writes.
+/// [`set_nonblocking`](TcpStream::set_nonblocking) says otherwise. `Read` and `Write` are there for `&TcpStream` too,
+/// so that one thread may read while another one writes.
 ///
-/// It belongs to the first `Poll` it was registered with, for good. Dropping it takes its registration back: no `poll` that
-/// begins after that returns an event of it, even if a duplicate of its descriptor lives on.
+/// It belongs to the first `Poll` it was registered with, for good. Dropping it takes its registration back: no `poll`
+/// that begins after that returns an event of it, even if a duplicate of its descriptor lives on.
 ///
 /// # Platform differences
 ///
-/// Read a registered stream through this type only. On Windows the system puts what arrives into a buffer of 4 KiB that the
-/// stream lends it, where code that reads the raw socket does not see it.
+/// Read a registered stream through this type only. On Windows the system puts what arrives into a buffer of 4 KiB that
+/// the stream lends it, where code that reads the raw socket does not see it.
 ///
-/// While that buffer is lent, a blocking read on Windows ignores the read timeout that a `std` stream was given, and does not
-/// return when reading is [shut down](TcpStream::shutdown); and a duplicate of a registered stream cannot be registered.
+/// While that buffer is lent, a blocking read on Windows ignores the read timeout that a `std` stream was given, and
+/// does not return when reading is [shut down](TcpStream::shutdown); and a duplicate of a registered stream cannot be
+/// registered.
 ///
-/// Windows does not report whether a socket is in non-blocking mode. So if a `std` stream was in that mode before it became
-/// one of these, call `set_nonblocking(true)` again; otherwise a read that comes before the event waits for data.
+/// Windows does not report whether a socket is in non-blocking mode. So if a `std` stream was in that mode before it
+/// became one of these, call `set_nonblocking(true)` again; otherwise a read that comes before the event waits for
+/// data.
 ///
 /// # Examples
 ///
@@ -48,11 +50,11 @@ impl TcpStream {
         net::TcpStream::connect(addr).map(TcpStream::from)
     }
 
-    /// Whether a read that finds nothing returns [`WouldBlock`](io::ErrorKind::WouldBlock) (`true`) or waits (`false`, the
-    /// default).
+    /// Whether a read that finds nothing returns [`WouldBlock`](io::ErrorKind::WouldBlock) (`true`) or waits (`false`,
+    /// the default).
     ///
-    /// The event loop works either way, because after an event a read does not wait. But a program that reads until it has
-    /// everything may find that there is nothing *yet*, and a loop that serves many streams must not wait then.
+    /// The event loop works either way, because after an event a read does not wait. But a program that reads until it
+    /// has everything may find that there is nothing *yet*, and a loop that serves many streams must not wait then.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.0.set_nonblocking(nonblocking)
     }

@@ -26,18 +26,22 @@
 //! Read the chapters in this order the first time. In a hurry, read 2, 3 and 4, with one backend of the sources beside
 //! them: `src/sys/epoll/mod.rs` is the shortest. Then 8, which stands on its own.
 //!
-//! "The book" is *[Epoll, Kqueue and IOCP Explained with Rust](https://cfsamsonbooks.gitbook.io/epoll-kqueue-iocp-explained/)*
-//! by Carl Fredrik Samson, beside which minimio is to be read.
+//! "The book" is *[Epoll, Kqueue and IOCP Explained with
+//! Rust](https://cfsamsonbooks.gitbook.io/epoll-kqueue-iocp-explained/)* by Carl Fredrik Samson, beside which minimio
+//! is to be read.
 //!
 //! # How to read it
 //!
-//! Places in the sources are cited by *marks*: `[arm]` stands in a comment once in each backend, where one event is asked
-//! for. So `grep -rn '\[arm\]' src/sys src/poll.rs` shows the same step on three systems. The marks are listed in
-//! [chapter 4](ch4_life#the-marks).
+//! Places in the sources are cited by *marks*: `[arm]` stands in a comment where one event is asked for, once in each
+//! backend (or once for all, in a file that they share). So `grep -rn '\[arm\]' src/sys src/poll.rs` shows the same
+//! step on three systems. The marks are listed in [chapter 4](ch4_life#the-marks).
 //!
-//! Every snippet in Rust is run as a test, on every system that has a backend. Most of them begin with a connection to
-//! ourselves, of which one end is minimio's and the other, the peer, is `std`'s. The function that makes it is left out
-//! there; it is this one:
+//! Some words: a [`Poll`](crate::Poll) is the event *loop*. Each backend's `Selector` owns the system's *queue*: an
+//! epoll, a kqueue, or on Windows a completion *port*.
+//!
+//! Every snippet in Rust is a test that `cargo test` runs. Most of them begin with a connection to ourselves: one end
+//! is a stream of minimio's, the other, the peer, one of `std`'s. The function that makes it is hidden there; it is
+//! this one:
 //!
 //! ```
 //! use std::{io, net};
@@ -52,13 +56,13 @@
 //! # io::Result::Ok(())
 //! ```
 //!
-//! What is said of a system was looked up in its manual: `epoll(7)`, `epoll_ctl(2)` and `epoll_wait(2)` of Linux,
-//! `kqueue(2)` of FreeBSD, and Microsoft's pages for the functions named. Where a sentence says "tried", a small program
-//! was run on Linux, or under Wine, which is not Windows.
+//! What is said of a system was checked against its manual: `epoll(7)`, `epoll_ctl(2)` and `epoll_wait(2)` of Linux,
+//! `kqueue(2)` of FreeBSD, and Microsoft's pages for the functions named. Where a sentence says "tried", a small
+//! program was run on Linux, or under Wine, which is not Windows.
 //!
 //! # Nine questions for the end
 //!
-//! Whoever can answer them has understood the chapter of that number.
+//! If you can answer a question, you have understood the chapter of that number.
 //!
 //! 1. What does a thread cost that waits in `read`, if not time?
 //! 2. Whose is the memory between the beginning of a read and its end: with readiness, and with completion?
@@ -66,7 +70,7 @@
 //! 4. Why is the token in the epoll entry, in the kqueue event, but on Windows neither in the port nor with the socket?
 //! 5. How can an event come for a descriptor that was closed, and why does `EPOLL_CTL_DEL` not help then?
 //! 6. Why is the flag set before the sleeper is woken?
-//! 7. Why does a wait that was interrupted not simply begin again with the same timeout?
+//! 7. Why is a wait that was interrupted not simply begun again with the same timeout?
 //! 8. Which of the twelve would have happened to you?
 //! 9. What do all three answers for Windows have in common?
 

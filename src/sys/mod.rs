@@ -2,9 +2,10 @@
 //!
 //! A backend provides three types, and their use in `poll.rs`, `event.rs` and `stream.rs` holds it to these signatures:
 //!
-//! - [`RawEvent`]: what the system writes when something happened. `token(&self) -> Token` is what `register` was given.
+//! - [`RawEvent`]: what the system writes when something happened. `token(&self) -> Token`: what `register` was given.
 //! - [`TcpStream`]: `std`'s stream, `inner`, that knows the selector it belongs to: `new`, `read`, `set_nonblocking`.
-//!   Dropping it takes its registration back. (`unix.rs` has one for selectors that have a `deregister(&self, &TcpStream)`.)
+//!   Dropping it takes its registration back. (The one in `unix.rs` calls the selector's
+//!   `deregister`.)
 //! - [`Selector`]: the system's queue, closed when it is dropped.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
 //!   - `register(&self, &TcpStream, Token) -> io::Result<()>`: asks for one event, which comes at once if the stream is
@@ -16,8 +17,8 @@
 //!     events: `poll.rs` then looks at the clock, and calls it again.
 //!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping.
 //!
-//! With the feature `trace`, a backend's module `ffi` is its `traced.rs`: the same functions, each of which writes a line on
-//! what was passed and what came of it.
+//! With the feature `trace`, a backend's module `ffi` is its `traced.rs`: the same functions, each of which writes a
+//! line on what was passed and what came of it.
 
 #[cfg(feature = "trace")]
 #[macro_use]

@@ -1,9 +1,9 @@
-//! The feature `trace`: a line on standard error for each call to the system, which says when it began, in which thread, what
-//! was passed, and what came of it.
+//! The feature `trace`: a line on standard error for each call to the system, which says when it began, in which
+//! thread, what was passed, and what came of it.
 //!
-//! Nothing in a backend mentions it. A backend's module `ffi` is its `traced.rs` then, whose functions have the names of the
-//! system's, and call those. So a line shows what was passed, and not what somebody meant to pass. For what we leave to
-//! `std`, a `recv` and a `write`, there is `traced!`.
+//! Nothing in a backend mentions it. A backend's module `ffi` is its `traced.rs` then, whose functions have the names
+//! of the system's, and call those. So a line shows what was passed, and not what somebody meant to pass. For what we
+//! leave to `std`, a `recv` and a `write`, there is `traced!`.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write as _};

@@ -1,5 +1,5 @@
-//! What the two readiness backends, epoll and kqueue, share: above all the stream. The kernel says *when* to read it, and
-//! moves no byte before we do, so all there is to do is to remember where it is registered.
+//! What the two readiness backends, epoll and kqueue, share: above all the stream. The kernel says *when* to read it,
+//! and moves no byte before we do, so all there is to do is to remember where it is registered.
 
 use super::error::{belongs_to_another, failed, failed_with};
 use super::{Selector, recv};
@@ -80,7 +80,8 @@ pub(super) unsafe fn owned_fd(call: &'static str, fd: c_int) -> io::Result<Owned
     }
 }
 
-/// A wait that ended because a signal handler ran has brought no events, and is no failure. (`Poll::poll` will wait again.)
+/// A wait that ended because a signal handler ran has brought no events, and is no failure. (`Poll::poll` will wait
+/// again.)
 pub(super) fn ignore_interruption(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()), // [signal]

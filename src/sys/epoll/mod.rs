@@ -1,8 +1,9 @@
 //! Linux and Android: epoll, a *readiness* queue.
 //!
-//! The kernel keeps a list of the descriptors that we are interested in, and a second, usually short list of those among
-//! them that are ready. `epoll_ctl` edits the first, `epoll_wait` takes from the second, sleeping while it is empty.
-//! Nobody reads a byte for us: that is up to the user, after the event. <https://man7.org/linux/man-pages/man7/epoll.7.html>
+//! The kernel keeps a list of the descriptors that we are interested in, and a second, usually short list of those
+//! among them that are ready. `epoll_ctl` edits the first, `epoll_wait` takes from the second, sleeping while it is
+//! empty. Nobody reads a byte for us: that is up to the user, after the event.
+//! <https://man7.org/linux/man-pages/man7/epoll.7.html>
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -33,8 +34,8 @@ const READABLE_ONCE: u32 = ffi::EPOLLIN | ffi::EPOLLRDHUP | ffi::EPOLLONESHOT;
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let (epoll, waker) = (epoll_create1()?, eventfd()?); // [queue]
-        // Not one-shot, and nobody ever reads it: once `wake` has written, it is ready for every wait. Its token is never
-        // looked at, so that none is taken from the user.
+        // Not one-shot, and nobody ever reads it: once `wake` has written, it is ready for every wait. Its token is
+        // never looked at, so that none is taken from the user.
         epoll_ctl(&epoll, ffi::EPOLL_CTL_ADD, waker.as_fd(), ffi::EPOLLIN, 0)?;
         Ok(Arc::new_cyclic(|me| Selector {
             epoll,
@@ -132,8 +133,8 @@ fn epoll_wait(epoll: &OwnedFd, events: &mut Vec<crate::Event>, timeout: c_int) -
     events.clear();
     // [capacity] (Of 0, the kernel says that it is invalid.)
     let (room, capacity) = (events.as_mut_ptr().cast(), events.capacity() as c_int);
-    // SAFETY: `room` has space for `capacity` events, a `crate::Event` is laid out as one, and we alone have access. The
-    // kernel writes that many at most, and `n` says how many it has written.
+    // SAFETY: `room` has space for `capacity` events, a `crate::Event` is laid out as one, and we alone have access.
+    // The kernel writes that many at most, and `n` says how many it has written.
     unsafe {
         match ffi::epoll_wait(epoll.as_raw_fd(), room, capacity, timeout) {
             -1 => return Err(failed("epoll_wait")),

@@ -1,4 +1,4 @@
-//! `ffi.rs`, with a line told for each call: what the backend calls if there is the feature `trace`.
+//! `ffi.rs`, with a line for each call: what the backend calls if there is the feature `trace`.
 
 #[path = "ffi.rs"]
 mod real;

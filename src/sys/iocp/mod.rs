@@ -1,19 +1,20 @@
 //! Windows: IOCP, a *completion* queue.
 //!
-//! epoll and kqueue report when a read will not block, and leave the read to us. Here it is the other way round: we start
-//! the read first, with a buffer that we lend to the kernel, and go on. When data arrives the kernel puts it there, and
-//! then a packet into a port, which says that the operation is complete. `GetQueuedCompletionStatusEx` takes packets from
-//! the port, sleeping while there are none. <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
+//! epoll and kqueue report when a read will not block, and leave the read to us. Here it is the other way round: we
+//! start the read first, with a buffer that we lend to the kernel, and go on. When data arrives the kernel puts it
+//! there, and then a packet into a port, which says that the operation is complete. `GetQueuedCompletionStatusEx` takes
+//! packets from the port, sleeping while there are none.
+//! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
 //! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
-//! stream's [`Operation`] until [`read`](TcpStream) hands them out. That costs a buffer for every stream, 40 MB
-//! for 10,000 of them; and while a receive waits, the pages of its buffer stay in physical memory. There are two ways
-//! around it. A receive of *zero* bytes completes when there is something to read, and lends no buffer; mio did that once.
-//! And one can ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio and wepoll do that
-//! now. Both hide the lesson: what is lent to the kernel is the kernel's, until it says that it is done.
+//! stream's [`Operation`] until [`read`](TcpStream) hands them out. That costs a buffer for every stream, 40 MB for
+//! 10,000 of them; and while a receive waits, the pages of its buffer stay in physical memory. There are two ways
+//! around it. A receive of *zero* bytes completes when there is something to read, and lends no buffer; mio did that
+//! once. And one can ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio and
+//! wepoll do that now. Both hide the lesson: what is lent to the kernel is the kernel's, until it says that it is done.
 //!
-//! `tcp.rs` has the operation and its life; this file has the port. Locks are taken in one order, so that threads cannot
-//! wait for each other: `taken`, then an operation's `state`, then `operations`.
+//! `tcp.rs` has the operation and its life; this file has the port. Locks are taken in one order, so that no
+//! two threads wait for each other: `taken`, then an operation's `state`, then `operations`.
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -42,7 +43,8 @@ pub struct Selector {
     taken: Mutex<VecDeque<crate::Event>>,
     /// Set by `wake`, for good: its packet wakes one sleeper, and is gone.
     is_woken: AtomicBool,
-    /// Each stream that is registered gets a copy. It is weak, so that a stream does not keep our handle of the port open.
+    /// Each stream that is registered gets a copy. It is weak, so that a stream does not keep our handle of the port
+    /// open.
     me: Weak<Selector>,
 }
 
@@ -96,8 +98,9 @@ impl Selector {
         Some(packet)
     }
 
-    /// Takes the packets that are there, and leaves them to `select`. Windows writes the result of an operation into its
-    /// `OVERLAPPED` only when the packet is taken; and a read needs that result, even if nobody ever calls `select`.
+    /// Takes the packets that are there, and leaves them to `select`. Windows writes the result of an operation into
+    /// its `OVERLAPPED` only when the packet is taken; and a read needs that result, even if nobody ever calls
+    /// `select`.
     fn take_packets(&self) -> io::Result<()> {
         let (mut packets, mut is_full) = (Packets::with_capacity(64), true);
         let mut taken = lock(&self.taken);
@@ -105,8 +108,8 @@ impl Selector {
             get_packets(&self.port, &mut packets, 0)?;
             is_full = packets.len() == packets.capacity();
             taken.extend(packets.drain(..).filter(|packet| packet.0.address() != 0));
-            // A thread that sleeps in `select` may have waited for one of these, so we post another packet for it. (If that
-            // fails, it sleeps until the next one comes.)
+            // A thread that sleeps in `select` may have waited for one of these, so we post another packet for it. (If
+            // that fails, it sleeps until the next one comes.)
             if self.is_woken.load(SeqCst) || !taken.is_empty() {
                 post_packet(&self.port, ptr::null_mut())?;
             }
@@ -123,8 +126,8 @@ impl Selector {
 }
 
 impl Drop for Selector {
-    /// What is lent must come back before we give up our references. So every receive is cancelled, and then we wait for the
-    /// packets: an operation that was cancelled is not over yet, it will be over soon.
+    /// What is lent must come back before we give up our references. So every receive is cancelled, and then we wait
+    /// for the packets: an operation that was cancelled is not over yet, it will be over soon.
     fn drop(&mut self) {
         let operations = mem::take(&mut *lock(&self.operations));
         let mut to_come = operations.values().filter(|it| it.cancel(false)).count();
@@ -174,16 +177,16 @@ unsafe impl Sync for RawEvent {}
 /// From now on, whatever completes on the socket is reported to the port. Win32 knows no way back.
 fn associate_with_port(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
     match create_io_completion_port(socket as ffi::HANDLE, port.as_raw_handle()) {
-        // It has a port, perhaps by a duplicate of the socket. (Or it was made without `WSA_FLAG_OVERLAPPED`, which `std`
-        // never does, and cannot have one.)
+        // It has a port, perhaps by a duplicate of the socket. (Or it was made without `WSA_FLAG_OVERLAPPED`, which
+        // `std` never does, and cannot have one.)
         Err(error) if error.kind() == ErrorKind::InvalidInput => Err(belongs_to_another()),
         result => result.map(|_| ()),
     }
 }
 
 fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {
-    // The last argument counts when the port is made: it is how many threads that have taken packets may run at once. The
-    // default is the number of processors, and then such a thread, busy now, could keep another one asleep.
+    // The last argument counts when the port is made: it is how many threads that have taken packets may run at once.
+    // The default is the number of processors, and then such a thread, busy now, could keep another one asleep.
     // SAFETY: numbers are passed, and no pointer.
     match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, i32::MAX as u32) } {
         port if port.is_null() => Err(failed("CreateIoCompletionPort")),
@@ -196,8 +199,8 @@ fn get_packets(port: &OwnedHandle, packets: &mut Packets, timeout_ms: u32) -> io
     // [capacity]
     let (room, capacity) = (packets.as_mut_ptr().cast(), packets.capacity() as u32);
     let (port, mut n) = (port.as_raw_handle(), 0);
-    // SAFETY: `room` has space for `capacity` packets, a `crate::Event` is laid out as one, and we alone have access. The
-    // kernel writes that many at most, and `n` says how many it has written.
+    // SAFETY: `room` has space for `capacity` packets, a `crate::Event` is laid out as one, and we alone have access.
+    // The kernel writes that many at most, and `n` says how many it has written.
     unsafe {
         match ffi::GetQueuedCompletionStatusEx(port, room, capacity, &mut n, timeout_ms, 0) {
             0 if last_error() == ffi::WAIT_TIMEOUT => (),

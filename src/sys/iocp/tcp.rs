@@ -10,12 +10,13 @@
 //!             (we post a packet)                                     if there is still something to read
 //! ```
 //!
-//! There is a fourth phase, `Deferred`: registered while another thread was reading the socket itself; the receive starts
-//! when that read returns. And if a read consumes everything before `poll` has the packet, that packet is no event: a new
-//! receive starts instead.
+//! There is a fourth phase, `Deferred`: registered while another thread was reading the socket itself; the receive
+//! starts when that read returns. And if a read consumes everything before `poll` has the packet, that packet is no
+//! event: a new receive starts instead.
 //!
-//! While `Receiving`, the kernel may write to the `OVERLAPPED` and to the buffer, even after the stream was dropped. So they
-//! live in an [`Operation`], to which there are two references: the stream's, and one in the selector on the kernel's behalf.
+//! While `Receiving`, the kernel may write to the `OVERLAPPED` and to the buffer, even after the stream was dropped. So
+//! they live in an [`Operation`], to which there are two references: the stream's, and one in the selector on the
+//! kernel's behalf.
 
 use super::super::error::{belongs_to_another, failed_with};
 use super::super::recv;
@@ -33,14 +34,14 @@ use std::{mem, net, ptr};
 /// larger one would cost its memory 10,000 times if there are 10,000 streams.
 const BUFFER_SIZE: usize = 4096;
 
-/// How often a blocking read looks for its packet. The socket's handle is signaled, but only when somebody takes the packet,
-/// and perhaps nobody else does; and the next operation on the handle, such as a write, resets it.
+/// How often a blocking read looks for its packet. The socket's handle is signaled, but only when somebody takes the
+/// packet, and perhaps nobody else does; and the next operation on the handle, such as a write, resets it.
 const RECHECK_MS: u32 = 10;
 
 /// What one receive needs. A stream has one of these, and uses it for one receive after the other.
 ///
-/// The selector gives up its reference when the stream is gone and no packet is to come any more: in `TcpStream::drop`, in
-/// [`on_packet`](Operation::on_packet), or in `Selector::drop`.
+/// The selector gives up its reference when the stream is gone and no packet is to come any more: in `TcpStream::drop`,
+/// in [`on_packet`](Operation::on_packet), or in `Selector::drop`.
 pub struct Operation {
     overlapped: UnsafeCell<ffi::OVERLAPPED>,
     buffer: UnsafeCell<[u8; BUFFER_SIZE]>,
@@ -80,8 +81,8 @@ enum Phase {
     PacketPending,
 }
 
-// SAFETY: `overlapped` and `buffer` belong to the kernel while `Receiving`, when we pass `overlapped` to system calls only.
-// Otherwise they belong to the holder of the lock of `state`.
+// SAFETY: `overlapped` and `buffer` belong to the kernel while `Receiving`, when we pass `overlapped` to system calls
+// only. Otherwise they belong to the holder of the lock of `state`.
 unsafe impl Send for Operation {}
 // SAFETY: likewise.
 unsafe impl Sync for Operation {}
@@ -144,15 +145,15 @@ impl Operation {
     }
 
     /// Lends the kernel what it needs. From `Ok` on that is the kernel's, even if there were bytes to receive at once:
-    /// either way a packet comes. After an error none comes. (This thread may exit before the receive ends. Windows then
-    /// cancels what it has started, but not on a handle that belongs to a port:
+    /// either way a packet comes. After an error none comes. (This thread may exit before the receive ends. Windows
+    /// then cancels what it has started, but not on a handle that belongs to a port:
     /// <https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-exitthread>)
     fn wsa_recv(&self) -> Result<(), i32> {
         let (len, buf) = (BUFFER_SIZE as u32, self.buffer.get().cast());
         let (buffers, none, mut flags) = (ffi::WSABUF { len, buf }, ptr::null_mut(), 0);
-        // SAFETY: the socket is open. `buffers` and `flags` are used until the call returns. `overlapped` and the buffer
-        // are ours to lend, for `state` is locked and was not `Receiving`; and they stay where they are until the packet
-        // was taken, for until then the selector keeps a reference to this operation.
+        // SAFETY: the socket is open. `buffers` and `flags` are used until the call returns. `overlapped` and the
+        // buffer are ours to lend, for `state` is locked and was not `Receiving`; and they stay where they are until
+        // the packet was taken, for until then the selector keeps a reference to this operation.
         let result = unsafe {
             let (socket, overlapped) = (self.socket as ffi::SOCKET, self.overlapped.get());
             ffi::WSARecv(socket, &buffers, 1, none, &mut flags, overlapped, None)
@@ -177,7 +178,7 @@ impl Operation {
         };
         state.unread = match (is_complete, last_error()) {
             (0, ffi::WSA_IO_INCOMPLETE) => return,
-            // We have cancelled it, which is no news for a reader. The error's code would not tell that it was us.
+            // We have cancelled it, which is no news for a reader. The error's code would not say that it was us.
             (0, _) if state.is_cancelled => None,
             (0, error) => Some(Err(error)),
             _ => Some(Ok(0..n as usize)),
@@ -197,8 +198,8 @@ impl Operation {
         if state.is_cancelled {
             return None;
         }
-        // If a read has consumed everything already, there is no event yet: the registration waits on. If it cannot, the
-        // event comes after all, as a hint to look and to register again.
+        // If a read has consumed everything already, there is no event yet: the registration waits on. If it cannot,
+        // the event comes after all, as a hint to look and to register again.
         let waits_on = self.start_receive(&mut state).unwrap_or(false);
         (!waits_on).then_some(state.token)
     }
@@ -283,7 +284,8 @@ impl TcpStream {
         }
         drop(state);
         let result = recv(&self.inner, buf);
-        // Declared before the lock, and so dropped after it: if this is the last reference, `Selector::drop` locks `state`.
+        // Declared before the lock, and so dropped after it: if this is the last reference, `Selector::drop` locks
+        // `state`.
         let selector = operation.selector();
         let mut state = lock(&operation.state);
         state.direct_reads -= 1;
@@ -308,8 +310,8 @@ impl TcpStream {
 
     #[cold]
     fn attach_first(&self, selector: &Selector) -> io::Result<()> {
-        // This lock lets one thread at a time pass that registers with this selector. If another selector was first, the
-        // system refuses.
+        // This lock lets one thread at a time pass that registers with this selector. If another selector was first,
+        // the system refuses.
         let mut operations = lock(&selector.operations);
         if self.operation.selector.get().is_none() {
             associate_with_port(self.inner.as_raw_socket(), &selector.port)?; // [first]

@@ -1,6 +1,6 @@
-//! `ffi.rs`, with a line told for each call: what the backend calls if there is the feature `trace`.
+//! `ffi.rs`, with a line for each call: what the backend calls if there is the feature `trace`.
 //!
-//! No line has a token, for none is passed. An operation is told by the address of its `OVERLAPPED`.
+//! No line has a token, because none is passed. An operation is named by the address of its `OVERLAPPED`.
 #![allow(non_snake_case, clippy::too_many_arguments)]
 
 #[path = "ffi.rs"]

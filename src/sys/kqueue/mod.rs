@@ -1,8 +1,8 @@
 //! macOS, iOS and the BSDs: kqueue, a *readiness* queue.
 //!
 //! Like epoll it has a list of what we are interested in, and takes from it what is ready. But one call, `kevent`, does
-//! both; and what it lists are not descriptors but pairs of a descriptor and a *filter*, which says what to watch it for.
-//! Such a pair is a knote. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
+//! both; and what it lists are not descriptors but pairs of a descriptor and a *filter*, which says what to watch it
+//! for. Such a pair is a knote. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -144,8 +144,8 @@ fn new_knote(ident: usize, filter: ffi::filter_t) -> RawEvent {
     }
 }
 
-/// With `EV_RECEIPT` the result of the change, an error or 0, comes as an event, and fills the one place that there is. So
-/// `kevent` has no room for events that are meant for `select`, and does not sleep until there are some.
+/// With `EV_RECEIPT` the result of the change, an error or 0, comes as an event, and fills the one place that there is.
+/// So `kevent` has no room for events that are meant for `select`, and does not sleep until there are some.
 fn kevent_change(kqueue: &OwnedFd, mut knote: RawEvent) -> io::Result<()> {
     let place = &raw mut knote;
     // SAFETY: the kernel reads one change from `place`, and then writes one event there, before the call returns.
@@ -170,8 +170,9 @@ fn kevent_wait(
         tv_nsec: (ms % 1000 * 1_000_000).into(),
     });
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `room` has space for `capacity` events, a `crate::Event` is laid out as one, and we alone have access. The
-    // kernel writes that many at most, and `n` says how many it has written. `timeout` is null or lives as long as the call.
+    // SAFETY: `room` has space for `capacity` events, a `crate::Event` is laid out as one, and we alone have access.
+    // The kernel writes that many at most, and `n` says how many it has written. `timeout` is null or lives as long as
+    // the call.
     unsafe {
         match ffi::kevent(
             kqueue.as_raw_fd(),
