@@ -32,11 +32,11 @@ fn the_main_job_is_drawn() {
 fn forty_requests_are_drawn() {
     let server = Server::start();
     let addr = server.addr.to_string();
-    let wishes: Vec<_> = (0..40)
+    let queries: Vec<_> = (0..40)
         .flat_map(|at| [format!("{}", at * 7 % 40 * 10), format!("text-{at}")])
         .collect();
     let mut args = vec!["get", "--svg", FILE, &addr];
-    args.extend(wishes.iter().map(String::as_str));
+    args.extend(queries.iter().map(String::as_str));
     let (output, picture) = drawn("forty", &args);
     assert!(output.status.success());
     picture.check(40);

@@ -1,8 +1,10 @@
 //! The book's story, from the client's side: the reactor waits for events in a thread of its own and sends their tokens
 //! through a channel; the main thread registers requests, and handles the tokens in the order in which they come.
+//!
+//! `wait_log`, `registered_at` and `read_at` only record times, for the timeline at the end.
 
 use crate::http;
-use crate::record::{Diary, Outcome, Record, Wait};
+use crate::record::{Outcome, Record, Wait, WaitLog};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,8 +19,8 @@ pub struct Reactor {
 impl Reactor {
     pub fn new(
         evt_sender: Sender<Token>,
-        mut diary: Diary,
-        is_telling: bool,
+        mut wait_log: WaitLog,
+        is_verbose: bool,
     ) -> io::Result<Reactor> {
         let mut poll = Poll::new()?;
         let registrator = poll.registrator();
@@ -28,17 +30,17 @@ impl Reactor {
             .spawn(move || {
                 let mut events = Events::with_capacity(1024);
                 loop {
-                    if is_telling {
+                    if is_verbose {
                         // Not `println!`, which panics when nobody reads our output any more (`| head`).
                         let _ = writeln!(io::stdout(), "Waiting! {:?}", poll);
                     }
-                    diary.wait_begins();
+                    wait_log.wait_begins();
                     match poll.poll(&mut events, Some(200)) {
                         Ok(..) => (),
-                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break,
+                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break, // the loop is closed
                         Err(e) => return Err(e),
                     };
-                    diary.wait_ended(&events);
+                    wait_log.wait_ended(&events);
                     for event in &events {
                         let event_token = event.id();
                         if evt_sender.send(event_token).is_err() {
@@ -46,7 +48,7 @@ impl Reactor {
                         }
                     }
                 }
-                Ok(diary.end())
+                Ok(wait_log.end())
             })?;
 
         Ok(Reactor {
@@ -59,7 +61,7 @@ impl Reactor {
         self.registrator.clone()
     }
 
-    /// What remains is its diary.
+    /// Closes the loop, and returns the log of its waits.
     pub fn stop(self) -> io::Result<Vec<Wait>> {
         match self.registrator.close_loop() {
             // Closed already: then the thread's result says more.
@@ -72,26 +74,26 @@ impl Reactor {
     }
 }
 
-/// A client that trusts any server with its memory would not have it for long.
+/// Without a limit, a server could fill our memory.
 const MAX_ANSWER: usize = 64 * 1024;
 
-pub struct Wish {
+pub struct Query {
     pub delay_ms: u32,
     pub text: String,
 }
 
 /// Sends all requests, then waits for all answers at once. `Err` says that it could not even begin.
-pub fn fetch(addr: &str, wishes: &[Wish], is_telling: bool) -> io::Result<Record> {
+pub fn fetch(addr: &str, queries: &[Query], is_verbose: bool) -> io::Result<Record> {
     let started = Instant::now();
     let (evt_sender, evt_receiver) = channel();
-    let reactor = Reactor::new(evt_sender, Diary::new(started), is_telling)?;
+    let reactor = Reactor::new(evt_sender, WaitLog::new(started), is_verbose)?;
     let outcomes = ask(
         addr,
-        wishes,
+        queries,
         &reactor.registrator(),
         &evt_receiver,
         started,
-        is_telling,
+        is_verbose,
     );
     let waits = reactor.stop()?;
     let outcomes = outcomes?;
@@ -100,25 +102,25 @@ pub fn fetch(addr: &str, wishes: &[Wish], is_telling: bool) -> io::Result<Record
 
 fn ask(
     addr: &str,
-    wishes: &[Wish],
+    queries: &[Query],
     registrator: &Registrator,
     evt_receiver: &Receiver<Token>,
     started: Instant,
-    is_telling: bool,
+    is_verbose: bool,
 ) -> io::Result<Vec<Outcome>> {
-    let mut requests = send(addr, wishes, registrator, started)?;
+    let mut requests = send_all(addr, queries, registrator, started)?;
     let mut unanswered = requests.len();
     while unanswered > 0 {
-        // An error says that the reactor has ended before its time; its own result will say why.
+        // An error means that the reactor has ended early; `stop` will return the reason.
         let Ok(token) = evt_receiver.recv() else {
             break;
         };
         let request = &mut requests[token];
-        request.read.push(started.elapsed());
+        request.read_at.push(started.elapsed());
         let before = request.received.len();
         let so_far = match request.read() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                request.registered.push(started.elapsed());
+                request.registered_at.push(started.elapsed());
                 registrator.register(&request.stream, token, Interests::READABLE)?;
                 "more to come"
             }
@@ -128,8 +130,8 @@ fn ask(
                 "done"
             }
         };
-        if is_telling {
-            let Wish { delay_ms, text } = &wishes[token];
+        if is_verbose {
+            let Query { delay_ms, text } = &queries[token];
             let bytes = request.received.len() - before;
             let line = format!("Event {token}: {bytes} bytes for /{delay_ms}/{text}, {so_far}\n");
             let _ = io::stdout().write_all(line.as_bytes());
@@ -138,24 +140,24 @@ fn ask(
     Ok(requests.into_iter().map(Request::into_outcome).collect())
 }
 
-fn send(
+fn send_all(
     addr: &str,
-    wishes: &[Wish],
+    queries: &[Query],
     registrator: &Registrator,
     started: Instant,
 ) -> io::Result<Vec<Request>> {
     let mut requests = Vec::new();
-    for (token, wish) in wishes.iter().enumerate() {
+    for (token, query) in queries.iter().enumerate() {
         let mut stream = TcpStream::connect(addr)?;
-        stream.write_all(&http::request(addr, wish.delay_ms, &wish.text))?;
+        stream.write_all(&http::request(addr, query.delay_ms, &query.text))?;
         stream.set_nonblocking(true)?;
-        // When the call returns, the event may have been there.
-        let registered = vec![started.elapsed()];
+        // Before the call, because the event may come before it returns.
+        let registered_at = vec![started.elapsed()];
         registrator.register(&stream, token, Interests::READABLE)?;
         requests.push(Request {
             stream,
-            registered,
-            read: Vec::new(),
+            registered_at,
+            read_at: Vec::new(),
             received: Vec::new(),
             end: None,
         });
@@ -165,8 +167,8 @@ fn send(
 
 struct Request {
     stream: TcpStream,
-    registered: Vec<Duration>,
-    read: Vec<Duration>,
+    registered_at: Vec<Duration>,
+    read_at: Vec<Duration>,
     received: Vec<u8>,
     end: Option<io::Result<()>>,
 }
@@ -195,8 +197,8 @@ impl Request {
             _ => Err("the connection was closed before the answer was whole".into()),
         };
         Outcome {
-            registered: self.registered,
-            read: self.read,
+            registered_at: self.registered_at,
+            read_at: self.read_at,
             answer,
         }
     }

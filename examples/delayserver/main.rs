@@ -10,7 +10,7 @@ mod record;
 mod server;
 mod timeline;
 
-use client::Wish;
+use client::Query;
 use server::Server;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -34,8 +34,9 @@ To leave it in the background, give it an input that does not end: `tail -f /dev
 It answers `GET /DELAY/TEXT HTTP/1.1` with TEXT after DELAY (0 to 60000) milliseconds; try a browser,
 or `curl http://ADDR/1000/hello`. Whoever closes its connection has left, and gets no answer.
 
-A client asks any server that speaks so. It takes any number of DELAY TEXT pairs, waits for all of them
-at once, and ends with 1 if one of them was not answered. Set NO_COLOR to get a plain timeline in a terminal too.
+The client works with any server that answers such requests. It takes any number of DELAY TEXT pairs,
+waits for all of them at once, and ends with 1 if one of them was not answered. Set NO_COLOR to get a
+plain timeline in a terminal too.
 With --svg it writes the timeline to FILE as well, as a picture for any browser, with more in it: what each thread did,
 and every wait of the reactor.
 ";
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         ["serve"] => serve("127.0.0.1:0"),
         ["serve", "--addr", addr] => serve(addr),
         ["get", ref args @ ..] => match parse_get(args) {
-            Some((svg, addr, wishes)) => get(addr, &wishes, svg, false),
+            Some((svg, addr, queries)) => get(addr, &queries, svg, false),
             None => return usage(),
         },
         ["--help" | "-h" | "help"] => {
@@ -72,19 +73,19 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// A file for the picture perhaps, an address, and wishes.
-fn parse_get<'a>(args: &[&'a str]) -> Option<(Option<&'a str>, &'a str, Vec<Wish>)> {
+/// A file for the picture perhaps, an address, and queries.
+fn parse_get<'a>(args: &[&'a str]) -> Option<(Option<&'a str>, &'a str, Vec<Query>)> {
     match args {
-        ["--svg", file, addr, wishes @ ..] => Some((Some(file), addr, parse_wishes(wishes)?)),
-        [addr, wishes @ ..] => Some((None, addr, parse_wishes(wishes)?)),
+        ["--svg", file, addr, queries @ ..] => Some((Some(file), addr, parse_queries(queries)?)),
+        [addr, queries @ ..] => Some((None, addr, parse_queries(queries)?)),
         [] => None,
     }
 }
 
 /// Pairs of a delay and a text, at least one.
-fn parse_wishes(args: &[&str]) -> Option<Vec<Wish>> {
+fn parse_queries(args: &[&str]) -> Option<Vec<Query>> {
     let pairs = args.chunks(2).map(|pair| match pair {
-        [delay, text] => Some(Wish {
+        [delay, text] => Some(Query {
             delay_ms: delay.parse().ok()?,
             text: text.to_string(),
         }),
@@ -92,7 +93,7 @@ fn parse_wishes(args: &[&str]) -> Option<Vec<Wish>> {
     });
     pairs
         .collect::<Option<Vec<_>>>()
-        .filter(|wishes| !wishes.is_empty())
+        .filter(|queries| !queries.is_empty())
 }
 
 fn demo(svg: Option<&str>) -> Result<ExitCode, String> {
@@ -101,17 +102,20 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, String> {
         "A delay server on {addr}, and ten requests with delays of 1000 to 100 ms:\n\n"
     ));
     let registrator = server.registrator();
-    let server = thread::spawn(|| server.run());
+    let server = thread::Builder::new()
+        .name("server".into())
+        .spawn(|| server.run())
+        .map_err(|error| error.to_string())?;
 
     // The longest delay first: so the order of the events is not the order of the requests.
-    let wishes: Vec<Wish> = (1..=10)
+    let queries: Vec<Query> = (1..=10)
         .rev()
-        .map(|i| Wish {
+        .map(|i| Query {
             delay_ms: i * 100,
             text: format!("after-{}-ms", i * 100),
         })
         .collect();
-    let result = get(&addr, &wishes, svg, true)?;
+    let result = get(&addr, &queries, svg, true)?;
 
     registrator
         .close_loop()
@@ -146,9 +150,9 @@ fn start_server(addr: &str) -> Result<(String, Server), String> {
 
 fn get(
     addr: &str,
-    wishes: &[Wish],
+    queries: &[Query],
     svg: Option<&str>,
-    is_telling: bool,
+    is_verbose: bool,
 ) -> Result<ExitCode, String> {
     let cannot_write = |path, error| format!("cannot write {path}: {error}");
     // Before anybody waits for what could not be kept.
@@ -158,15 +162,15 @@ fn get(
         file.map_err(|error| cannot_write(path, error))?;
     }
     let record =
-        client::fetch(addr, wishes, is_telling).map_err(|error| format!("{addr}: {error}"))?;
+        client::fetch(addr, queries, is_verbose).map_err(|error| format!("{addr}: {error}"))?;
     let is_colored =
         io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     say(&format!(
         "\n{}",
-        timeline::draw(wishes, &record, is_colored)
+        timeline::draw(queries, &record, is_colored)
     ));
     if let Some(path) = svg {
-        let picture = picture::draw(wishes, &record);
+        let picture = picture::draw(queries, &record);
         fs::write(path, picture).map_err(|error| cannot_write(path, error))?;
     }
     match record.outcomes.iter().all(|outcome| outcome.answer.is_ok()) {

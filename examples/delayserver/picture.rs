@@ -3,9 +3,9 @@
 //! It has lanes: what each thread did, and for each request what the kernel had to wait for. From left to right goes the
 //! time; whoever points at something is told the figures.
 
-use crate::client::Wish;
+use crate::client::Query;
 use crate::record::{End, Outcome, Record, Wait};
-use crate::timeline::{delays_together, in_one_line, ms};
+use crate::timeline::{in_one_line, ms, total_delay_ms};
 use std::fmt::{Arguments, Write};
 use std::time::Duration;
 
@@ -21,19 +21,19 @@ const LANE: f64 = 22.0;
 /// A lane's name may have so many characters.
 const COLUMNS: usize = 21;
 
-pub fn draw(wishes: &[Wish], record: &Record) -> String {
+pub fn draw(queries: &[Query], record: &Record) -> String {
     let mut picture = Picture {
         svg: String::new(),
         end: end(record),
-        bottom: FIRST_REQUEST + LANE * wishes.len() as f64,
+        bottom: FIRST_REQUEST + LANE * queries.len() as f64,
     };
-    picture.heading(wishes.len(), delays_together(wishes), record.total());
+    picture.heading(queries.len(), total_delay_ms(queries), record.total());
     picture.axis();
     picture.main_lane(&record.outcomes);
     picture.reactor_lane(&record.waits);
-    for (token, (wish, outcome)) in wishes.iter().zip(&record.outcomes).enumerate() {
+    for (token, (query, outcome)) in queries.iter().zip(&record.outcomes).enumerate() {
         let events: Vec<Duration> = record.events(token).collect();
-        picture.request_lane(token, wish, outcome, &events);
+        picture.request_lane(token, query, outcome, &events);
     }
     picture.legend();
     picture.svg + "</svg>\n"
@@ -42,7 +42,7 @@ pub fn draw(wishes: &[Wish], record: &Record) -> String {
 /// Of the last that happened. It is later than the beginning, so that one can divide by it.
 fn end(record: &Record) -> Duration {
     let waits = record.waits.iter().map(|wait| wait.ended);
-    let reads = record.outcomes.iter().flat_map(|outcome| &outcome.read);
+    let reads = record.outcomes.iter().flat_map(|outcome| &outcome.read_at);
     let end = waits.chain(reads.copied()).max();
     end.unwrap_or_default().max(Duration::from_micros(1))
 }
@@ -93,12 +93,12 @@ impl Picture {
         self.begin("main");
         self.text("thread", 16.0, MAIN, "main thread");
         for (token, outcome) in outcomes.iter().enumerate() {
-            for &time in &outcome.registered {
+            for &time in &outcome.registered_at {
                 self.register(time, MAIN, token);
             }
         }
         for (token, outcome) in outcomes.iter().enumerate() {
-            for &time in &outcome.read {
+            for &time in &outcome.read_at {
                 self.read(time, MAIN, token);
             }
         }
@@ -132,27 +132,33 @@ impl Picture {
         self.end();
     }
 
-    fn request_lane(&mut self, token: usize, wish: &Wish, outcome: &Outcome, events: &[Duration]) {
+    fn request_lane(
+        &mut self,
+        token: usize,
+        query: &Query,
+        outcome: &Outcome,
+        events: &[Duration],
+    ) {
         let y = FIRST_REQUEST + LANE * token as f64;
-        let path = format!("/{}/{}", wish.delay_ms, in_one_line(&wish.text));
+        let path = format!("/{}/{}", query.delay_ms, in_one_line(&query.text));
         self.begin("request");
         self.text("token", 40.0, y, &token.to_string());
         // An `svg` of its own is a window: should a character be wider than we think, it is cut off there.
         self.add(format_args!("<svg width=\"{}\">", LEFT - 4.0));
         self.text("path", 48.0, y, &fit(&path, COLUMNS));
         self.add(format_args!("</svg>"));
-        for (&registered, &event) in outcome.registered.iter().zip(events) {
+        for (&registered, &event) in outcome.registered_at.iter().zip(events) {
             let title = format!("{token}: {path}, {} to {}", ms(registered), ms(event));
             self.bar("kernel", registered, event, y, &title);
         }
-        for &time in &outcome.registered {
+        for &time in &outcome.registered_at {
             self.register(time, y, token);
         }
         for &time in events {
             let title = format!("{token}: event, {}", ms(time));
             self.circle("event", self.x(time), y, &title);
         }
-        for &time in &outcome.read {
+        for &time in &outcome.read_at {
             self.read(time, y, token);
         }
         self.figure(outcome, events, y);
@@ -161,7 +167,7 @@ impl Picture {
 
     /// When the event came, right of all that is drawn in that lane; the rest is for whoever points at it.
     fn figure(&mut self, outcome: &Outcome, events: &[Duration], y: f64) {
-        let last = outcome.read.iter().chain(events).max();
+        let last = outcome.read_at.iter().chain(events).max();
         let x = self.x(last.copied().unwrap_or_default()) + 11.0;
         let (class, figure, answer) = match &outcome.answer {
             Ok(answer) => (

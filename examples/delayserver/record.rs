@@ -9,10 +9,10 @@ pub struct Record {
     pub waits: Vec<Wait>,
 }
 
-/// What became of a wish. Where the answer comes in parts, each has its registration and its reading.
+/// What became of a query. Where the answer comes in parts, each has its registration and its reading.
 pub struct Outcome {
-    pub registered: Vec<Duration>,
-    pub read: Vec<Duration>,
+    pub registered_at: Vec<Duration>,
+    pub read_at: Vec<Duration>,
     /// The body, or why there is none.
     pub answer: Result<String, String>,
 }
@@ -48,15 +48,15 @@ impl Record {
 }
 
 /// The reactor's: nobody else looks into it before that thread has ended, so it needs no lock.
-pub struct Diary {
+pub struct WaitLog {
     started: Instant,
     began: Duration,
     waits: Vec<Wait>,
 }
 
-impl Diary {
-    pub fn new(started: Instant) -> Diary {
-        Diary {
+impl WaitLog {
+    pub fn new(started: Instant) -> WaitLog {
+        WaitLog {
             started,
             began: Duration::ZERO,
             waits: Vec::new(),

@@ -11,9 +11,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A client that has not said what it wants by then is told so.
+/// A client whose request is not whole by then gets a 408.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
-/// A client that was answered and does not close the connection by then is left alone.
+/// A client that was answered and has not closed the connection by then is closed by us.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 pub struct Server {
@@ -94,7 +94,7 @@ fn accept_client(
     // Into the channel first: where there is an event, there is a client. (Nobody receives when the loop is closed.)
     let sent = newcomers.send((token, Client::new(stream.clone())));
     sent.map_err(|_| ErrorKind::Interrupted)?;
-    // Whoever cannot be heard is not kept waiting.
+    // A client that cannot be registered is disconnected at once.
     let result = registrator.register(&stream, token, Interests::READABLE);
     result.inspect_err(|_| drop(stream.shutdown(Shutdown::Both)))
 }
@@ -130,7 +130,7 @@ impl Clients {
         self.clients.insert(token, client);
     }
 
-    /// Whoever is taken and not put back is forgotten: stream, registration, timer and all.
+    /// A client that is not put back is forgotten, with its stream, registration and deadline.
     fn take(&mut self, token: Token) -> Option<Client> {
         let client = self.clients.remove(&token)?;
         self.deadlines.remove(&(client.deadline, token));
@@ -142,7 +142,7 @@ impl Clients {
         let Some(mut client) = self.take(token) else {
             return;
         };
-        // Registered again even if we want no more of it, for it may leave.
+        // Registered again even if we need no more data, because its leaving is an event too.
         let result = client.on_readable().and_then(|()| {
             self.registrator
                 .register(&client.stream, token, Interests::READABLE)
@@ -166,8 +166,8 @@ impl Clients {
         }
     }
 
-    /// Until the next deadline; but a client that is silent from the start wakes nobody when it comes, and must be seen
-    /// before its time to ask is up.
+    /// Until the next deadline. But a new client that sends nothing causes no event, and must be found before its time to ask
+    /// is up: so, half of that at most.
     fn sleep_ms(&self) -> i32 {
         let next = self
             .deadlines

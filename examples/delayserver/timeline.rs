@@ -1,6 +1,6 @@
 //! Who waited when, as text.
 
-use crate::client::Wish;
+use crate::client::Query;
 use crate::record::Record;
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 const COLUMNS: usize = 32;
 
 /// A line for each request, and what they come to. In colour, if the terminal has any.
-pub fn draw(wishes: &[Wish], record: &Record, is_colored: bool) -> String {
+pub fn draw(queries: &[Query], record: &Record, is_colored: bool) -> String {
     let total = record.total();
     let end = format!("{} ms", total.as_millis());
     let mut out = format!(
@@ -20,14 +20,14 @@ pub fn draw(wishes: &[Wish], record: &Record, is_colored: bool) -> String {
         "event",
         width = COLUMNS - 4
     );
-    for (token, (wish, outcome)) in wishes.iter().zip(&record.outcomes).enumerate() {
-        let registered = outcome.registered[0];
+    for (token, (query, outcome)) in queries.iter().zip(&record.outcomes).enumerate() {
+        let registered = outcome.registered_at[0];
         let event = record.events(token).next().unwrap_or_default();
         let (Ok(answer) | Err(answer)) = &outcome.answer;
         let _ = writeln!(
             out,
             "{token:>5} {:>8}{:>11}{:>11}{:>11} |{}| {}",
-            format!("{} ms", wish.delay_ms),
+            format!("{} ms", query.delay_ms),
             ms(registered),
             ms(event.saturating_sub(registered)),
             ms(event),
@@ -35,18 +35,18 @@ pub fn draw(wishes: &[Wish], record: &Record, is_colored: bool) -> String {
             in_one_line(answer),
         );
     }
-    let asked = delays_together(wishes);
+    let asked = total_delay_ms(queries);
     let _ = writeln!(
         out,
-        "\nRequests: {}. Their delays: {asked} ms together. The one thread that waited for all of them: {}.",
-        wishes.len(),
+        "\nRequests: {}. Their delays: {asked} ms in total. The one thread that waited for all of them: {}.",
+        queries.len(),
         ms(total),
     );
     out
 }
 
-pub fn delays_together(wishes: &[Wish]) -> u64 {
-    wishes.iter().map(|wish| u64::from(wish.delay_ms)).sum()
+pub fn total_delay_ms(queries: &[Query]) -> u64 {
+    queries.iter().map(|query| u64::from(query.delay_ms)).sum()
 }
 
 /// Blank before it was registered, a bar while it waited, a mark where its event came.
