@@ -1,11 +1,12 @@
 //! As `tests/os_faults_unix.rs`: the calls to the system fail, one by one. The failure comes out as an error that names the
-//! call; nothing leaks, nothing panics, and the loop goes on. For this, `late.rs` is in the place of `ffi.rs`.
+//! call; nothing leaks, nothing panics, and the loop goes on. For this, `late.rs` is in the place of `ffi.rs`. These tests
+//! run one after the other (`--test-threads=1`), for they count handles, and on Windows a thread has one.
 #![cfg(windows)]
 
 mod common;
 
 use common::os::count_open_handles;
-use common::{Loop, alone, pair, readable_pair, within_patience};
+use common::{Loop, pair, readable_pair, within_patience};
 use minimio::{Interests, Poll, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -41,7 +42,6 @@ fn register(event_loop: &Loop, stream: &TcpStream, token: Token) -> io::Result<(
 
 #[test]
 fn a_loop_that_cannot_be_made_leaves_nothing_behind() {
-    let _alone = alone();
     let before = count_open_handles();
     error_of(
         "CreateIoCompletionPort",
@@ -55,7 +55,6 @@ fn a_loop_that_cannot_be_made_leaves_nothing_behind() {
 /// The first time, when it joins the port, and later; and a refusal is none of the stream's own errors.
 #[test]
 fn a_stream_that_could_not_be_registered_may_be_registered_later() {
-    let _alone = alone();
     let mut event_loop = Loop::new();
     for (call, code) in [
         ("CreateIoCompletionPort", ERROR_NO_SYSTEM_RESOURCES),
@@ -79,7 +78,6 @@ fn a_stream_that_could_not_be_registered_may_be_registered_later() {
 /// Something is left unread; that there is an event, we say ourselves.
 #[test]
 fn an_event_that_could_not_be_announced_may_be_asked_for_later() {
-    let _alone = alone();
     let mut event_loop = Loop::new();
     let (mut stream, _peer) = readable_pair();
     event_loop.register(&stream, 1);
@@ -97,7 +95,6 @@ fn an_event_that_could_not_be_announced_may_be_asked_for_later() {
 
 #[test]
 fn a_wait_that_fails_loses_no_event() {
-    let _alone = alone();
     let mut event_loop = Loop::new();
     let (stream, _peer) = readable_pair();
     for token in [1, 2] {
@@ -114,7 +111,6 @@ fn a_wait_that_fails_loses_no_event() {
 
 #[test]
 fn a_loop_that_could_not_be_closed_is_open() {
-    let _alone = alone();
     let mut event_loop = Loop::new();
     let registrator = event_loop.registrator.clone();
     error_of(
@@ -131,7 +127,6 @@ fn a_loop_that_could_not_be_closed_is_open() {
 /// A read takes packets from the port, its own and those of others.
 #[test]
 fn a_read_that_fails_loses_no_byte_and_no_event() {
-    let _alone = alone();
     let mut event_loop = Loop::new();
     let ((mut stream, mut peer), (other, _other_peer)) = (pair(), readable_pair());
     stream.set_nonblocking(true).unwrap();
@@ -156,7 +151,6 @@ fn a_read_that_fails_loses_no_byte_and_no_event() {
 /// A read was faster than its packet, so that the registration goes on with a receive of its own; or else with an event.
 #[test]
 fn a_registration_that_cannot_go_on_ends_with_an_event() {
-    let _alone = alone();
     let mut event_loop = Loop::new();
     let (mut stream, mut peer) = readable_pair();
     event_loop.register(&stream, 1);
@@ -175,7 +169,6 @@ fn a_registration_that_cannot_go_on_ends_with_an_event() {
 /// A stream or a loop that is dropped cannot tell anybody; what matters is that it is gone.
 #[test]
 fn what_is_dropped_is_gone_whatever_the_system_says() {
-    let _alone = alone();
     let mut event_loop = Loop::new();
     let before = count_open_handles();
     let (stream, peer) = pair();
