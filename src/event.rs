@@ -36,8 +36,8 @@ impl Interests {
 
 /// The answer to one [`register`](crate::Registrator::register): a read of that stream will not block now.
 ///
-/// There is data, or the end of the stream, or an error. Only reading shows which; and if another thread has read in
-/// the meantime, there may be nothing any more.
+/// There is data, or the end of the stream, or an error. Only reading shows which; and if somebody has read since the
+/// registration, there may be nothing any more.
 // It is laid out as the system's own struct, so that the system can write into the user's `Events`.
 #[repr(transparent)]
 pub struct Event(pub(crate) sys::RawEvent);

@@ -36,7 +36,7 @@
 //! - One [`register`](Registrator::register), one event: then silence until the next `register`. Data that is already
 //!   there counts. Registering again before the event replaces the token.
 //! - An event is a hint to try. It says that a read will not block now: there is data, or the end of the stream, or an
-//!   error to collect. If another thread reads first, that is no longer so.
+//!   error to collect. If somebody has read since the `register`, there may be nothing any more.
 //! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
 //! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on all three
 //!   calls return [`Interrupted`](std::io::ErrorKind::Interrupted).

@@ -95,7 +95,7 @@ impl Poll {
     }
 }
 
-/// Rounded up. Rounded down, the last fraction of a millisecond would become 0, and the loop would spin.
+/// Rounded up. Rounded down, the last fraction of a millisecond would become 0, and the wait would end early.
 #[cold]
 fn remaining_ms(timeout_ms: i32, started: Instant) -> i32 {
     let remaining = Duration::from_millis(timeout_ms as u64).saturating_sub(started.elapsed());

@@ -53,7 +53,7 @@ impl TcpStream {
     /// Whether a read that finds nothing returns [`WouldBlock`](io::ErrorKind::WouldBlock) (`true`) or waits (`false`,
     /// the default).
     ///
-    /// The event loop works either way, because after an event a read does not wait. But a program that reads until it
+    /// The event loop works either way, for an event says that a read does not wait now. But a program that reads until it
     /// has everything may find that there is nothing *yet*, and a loop that serves many streams must not wait then.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.0.set_nonblocking(nonblocking)

@@ -9,6 +9,7 @@ use common::byte_at;
 use common::os::reset_when_closed;
 use common::random::{Random, seeds};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{self, Shutdown};
 use std::panic::{self, AssertUnwindSafe};
@@ -134,8 +135,10 @@ impl Stream {
             Err(ErrorKind::InvalidInput)
         } else {
             self.owner = Some(event_loop.number);
+            // On some systems, what has been read since is no reason for a one-shot event not to come.
+            let has_come_true = self.armed.is_some() && self.may_come;
             self.armed = Some(token);
-            self.may_come = self.is_readable();
+            self.may_come = self.is_readable() || has_come_true;
             Ok(())
         };
         assert_eq!(result.map_err(|error| error.kind()), expected, "register");
@@ -207,6 +210,8 @@ struct EventLoop {
     poll: Option<Poll>,
     registrators: Vec<Registrator>,
     is_closed: bool,
+    /// By their capacity, each used again and again.
+    events: HashMap<usize, Events>,
     /// Readable all the time.
     fence: Stream,
 }
@@ -222,6 +227,7 @@ impl EventLoop {
             registrators: vec![poll.registrator()],
             poll: Some(poll),
             is_closed: false,
+            events: HashMap::new(),
             fence,
         }
     }
@@ -242,10 +248,16 @@ impl EventLoop {
         let Some(poll) = &mut self.poll else {
             return true;
         };
-        let mut events = Events::with_capacity(capacity);
-        let result = poll.poll(&mut events, Some(timeout.as_millis() as i32));
+        let events = self.events.entry(capacity);
+        let events = events.or_insert_with(|| Events::with_capacity(capacity));
+        let began = Instant::now();
+        let result = poll.poll(events, Some(timeout.as_millis() as i32));
         if self.is_closed {
             assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted, "poll");
+            assert!(
+                began.elapsed() < PATIENCE_FOR_ONE,
+                "a closed loop has slept"
+            );
             assert!(events.is_empty());
             return true;
         }
@@ -391,7 +403,7 @@ fn shortened(mut sequence: Vec<Op>) -> Vec<Op> {
 
 #[test]
 fn whatever_is_done_the_model_knows_what_comes() {
-    for seed in seeds(1) {
+    for seed in seeds(1, "model") {
         let sequence = sequence(seed);
         if fails(&sequence) {
             let shortened = shortened(sequence);

@@ -4,9 +4,8 @@
 //!
 //! - [`RawEvent`]: what the system writes when something happened. `token(&self) -> Token`: what `register` was given.
 //! - [`TcpStream`]: `std`'s stream, `inner`, that knows the selector it belongs to: `new`, `read`, `set_nonblocking`.
-//!   Dropping it takes its registration back. (The one in `unix.rs` calls the selector's
-//!   `deregister`.)
-//! - [`Selector`]: the system's queue, closed when it is dropped.
+//!   Dropping it takes its registration back. (The one in `unix.rs` calls the selector's `deregister`.)
+//! - [`Selector`]: the system's queue, closed when it is dropped. Threads share it.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
 //!   - `register(&self, &TcpStream, Token) -> io::Result<()>`: asks for one event, which comes at once if the stream is
 //!     readable already; replaces a registration that still waits. Called from any thread, also during `select`.
@@ -15,7 +14,8 @@
 //!     the events that came, as many at most as its capacity, `InvalidInput` if that is 0. While there are none, it sleeps
 //!     until `wake` was called or the timeout (never negative; `None`: no end) is over. It may also return early with no
 //!     events: `poll.rs` then looks at the clock, and calls it again.
-//!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping.
+//!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping, and what it leaves in the
+//!     vector means nothing.
 //!
 //! With the feature `trace`, a backend's module `ffi` is its `traced.rs`: the same functions, each of which writes a
 //! line on what was passed and what came of it.

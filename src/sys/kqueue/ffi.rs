@@ -11,7 +11,7 @@ use std::ffi::{c_int, c_long, c_uint, c_void};
 #[cfg_attr(any(target_os = "macos", target_os = "ios"), repr(C, packed(4)))]
 #[cfg_attr(not(any(target_os = "macos", target_os = "ios")), repr(C))]
 pub struct kevent {
-    /// What it is about: here, a descriptor.
+    /// What it is about: a descriptor, or the number of an event of our own.
     pub ident: usize,
     /// What to watch it for.
     pub filter: filter_t,

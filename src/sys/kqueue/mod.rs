@@ -1,8 +1,8 @@
 //! macOS, iOS and the BSDs: kqueue, a *readiness* queue.
 //!
 //! Like epoll it has a list of what we are interested in, and takes from it what is ready. But one call, `kevent`, does
-//! both; and what it lists are not descriptors but pairs of a descriptor and a *filter*, which says what to watch it
-//! for. Such a pair is a knote. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
+//! both; and what it lists are not descriptors but pairs of a number, mostly a descriptor, and a *filter*, which says
+//! what to watch it for. Such a pair is a knote. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -29,7 +29,7 @@ pub struct Selector {
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let kqueue = kqueue()?; // [queue]
-        // Not one-shot, and nobody ever resets it: once it was woken, it is ready for every wait. Its token is never
+        // Not one-shot, and nobody ever resets it: once `wake` was called, it is ready for every wait. Its token is never
         // looked at, so that none is taken from the user.
         let waker = Waker::new(&kqueue)?;
         Ok(Arc::new_cyclic(|me| Selector {
@@ -40,16 +40,16 @@ impl Selector {
     }
 
     /// A one-shot knote is gone after its event. So it is added each time; and if it is still there, adding it again
-    /// gives it the new token.
+    /// gives it the new token. (Its event, if there is one by now, stays: it may tell of what was read meanwhile.)
     pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
         if !stream.belongs_to(&self.me) {
             stream.attach(&self.me)?; // [first]
         }
         // There is something to read, or the end of the stream, or an error.
-        let mut knote = new_knote(stream.inner.as_raw_fd() as usize, EVFILT_READ);
-        knote.flags |= EV_ONESHOT;
-        knote.udata = ptr::without_provenance_mut(token); // [token]
-        kevent_change(&self.kqueue, knote) // [arm]
+        let mut change = change(stream.inner.as_raw_fd() as usize, EVFILT_READ);
+        change.flags |= EV_ONESHOT;
+        change.udata = ptr::without_provenance_mut(token); // [token]
+        kevent_change(&self.kqueue, change) // [arm]
     }
 
     pub fn select(
@@ -91,14 +91,15 @@ struct Waker;
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
 impl Waker {
     fn new(kqueue: &OwnedFd) -> io::Result<Waker> {
-        kevent_change(kqueue, new_knote(0, ffi::EVFILT_USER))?;
+        kevent_change(kqueue, change(0, ffi::EVFILT_USER))?;
         Ok(Waker)
     }
 
     fn wake(&self, kqueue: &OwnedFd) -> io::Result<()> {
-        let mut knote = new_knote(0, ffi::EVFILT_USER);
-        knote.fflags = ffi::NOTE_TRIGGER;
-        kevent_change(kqueue, knote)
+        // It is there; to add it again does no harm.
+        let mut change = change(0, ffi::EVFILT_USER);
+        change.fflags = ffi::NOTE_TRIGGER;
+        kevent_change(kqueue, change)
     }
 }
 
@@ -114,7 +115,7 @@ impl Waker {
     fn new(kqueue: &OwnedFd) -> io::Result<Waker> {
         let pair = std::os::unix::net::UnixStream::pair();
         let (_near, far) = pair.map_err(|error| failed_with("socketpair", error))?;
-        kevent_change(kqueue, new_knote(_near.as_raw_fd() as usize, EVFILT_READ))?;
+        kevent_change(kqueue, change(_near.as_raw_fd() as usize, EVFILT_READ))?;
         Ok(Waker { _near, far })
     }
 
@@ -124,7 +125,7 @@ impl Waker {
 }
 
 fn kqueue() -> io::Result<OwnedFd> {
-    // SAFETY: no pointer is passed, and a descriptor that was made just now has no other owner.
+    // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
     let kqueue = unsafe { owned_fd("kqueue", ffi::kqueue())? };
     // A child that was forked does not get a kqueue anyway. This is for an `exec` without a `fork`.
     // SAFETY: the descriptor is open, and a number is what this command takes.
@@ -134,7 +135,7 @@ fn kqueue() -> io::Result<OwnedFd> {
     }
 }
 
-fn new_knote(ident: usize, filter: ffi::filter_t) -> RawEvent {
+fn change(ident: usize, filter: ffi::filter_t) -> RawEvent {
     RawEvent {
         ident,
         filter,
@@ -146,12 +147,12 @@ fn new_knote(ident: usize, filter: ffi::filter_t) -> RawEvent {
 
 /// With `EV_RECEIPT` the result of the change, an error or 0, comes as an event, and fills the one place that there is.
 /// So `kevent` has no room for events that are meant for `select`, and does not sleep until there are some.
-fn kevent_change(kqueue: &OwnedFd, mut knote: RawEvent) -> io::Result<()> {
-    let place = &raw mut knote;
+fn kevent_change(kqueue: &OwnedFd, mut change: RawEvent) -> io::Result<()> {
+    let place = &raw mut change;
     // SAFETY: the kernel reads one change from `place`, and then writes one event there, before the call returns.
     match unsafe { ffi::kevent(kqueue.as_raw_fd(), place, 1, place, 1, ptr::null()) } {
         -1 => Err(failed("kevent")),
-        _ => match knote.data as i32 {
+        _ => match change.data as i32 {
             0 => Ok(()),
             errno => Err(failed_with("kevent", io::Error::from_raw_os_error(errno))),
         },
