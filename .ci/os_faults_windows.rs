@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::os::count_open_handles;
+use common::os::{count_open_handles, processor_time};
 use common::{Loop, pair, readable_pair, within_patience};
 use minimio::{Interests, Poll, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
@@ -119,6 +119,12 @@ fn a_loop_that_could_not_be_closed_is_open() {
         || registrator.close_loop(),
     );
     event_loop.expect_none();
+    // And it sleeps.
+    let before = processor_time();
+    let n = event_loop.poll.poll(&mut event_loop.events, Some(500));
+    assert_eq!(n.unwrap(), 0);
+    let milliseconds = (processor_time() - before) / 10_000;
+    assert!(milliseconds < 50, "it has worked for {milliseconds} ms");
     registrator.close_loop().unwrap();
     let closed = event_loop.poll.poll(&mut event_loop.events, None);
     assert_eq!(closed.unwrap_err().kind(), ErrorKind::Interrupted);

@@ -5,6 +5,7 @@ mod common;
 use common::{Loop, pair, readable_pair, within_patience};
 use minimio::{Events, Interests, Registrator, TcpStream};
 use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 fn assert_closed<T: std::fmt::Debug>(result: io::Result<T>) {
@@ -114,20 +115,23 @@ fn every_clone_can_close_and_every_clone_knows() {
 
 #[test]
 fn of_many_who_close_at_once_one_does() {
-    for _ in 0..50 {
+    for _ in 0..500 {
         let mut event_loop = Loop::new();
         let registrator = &event_loop.registrator;
-        let closed = thread::scope(|threads| {
-            let closers: Vec<_> = (0..8)
-                .map(|_| threads.spawn(|| registrator.close_loop().is_ok()))
-                .collect();
-            closers
-                .into_iter()
-                .map(|closer| closer.join().unwrap())
-                .filter(|ok| *ok)
-                .count()
+        let (to_come, closed) = (AtomicUsize::new(2), AtomicUsize::new(0));
+        let close = || {
+            // So close together that one finds the other halfway.
+            to_come.fetch_sub(1, SeqCst);
+            while to_come.load(SeqCst) > 0 {
+                thread::yield_now();
+            }
+            closed.fetch_add(registrator.close_loop().is_ok() as usize, SeqCst);
+        };
+        thread::scope(|threads| {
+            threads.spawn(close);
+            close();
         });
-        assert_eq!(closed, 1);
+        assert_eq!(closed.into_inner(), 1);
         assert_closed(event_loop.poll.poll(&mut event_loop.events, None));
     }
 }

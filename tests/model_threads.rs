@@ -177,8 +177,7 @@ fn settle(event_loop: &mut Loop, streams: &[Stream], peers: &mut [Peer]) {
 
 #[test]
 fn whoever_meets_whom_each_registration_gives_one_event_and_no_byte_is_lost() {
-    for seed in seeds(100) {
-        println!("MINIMIO_MODEL_SEED={seed}"); // is shown if it fails
+    for seed in seeds(100, "model_threads") {
         let mut random = Random::new(seed);
         let mut event_loop = Loop::with_capacity(1 + random.below(STREAMS));
         let (streams, mut peers): (Vec<_>, Vec<_>) = (0..STREAMS)

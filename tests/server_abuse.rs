@@ -7,7 +7,7 @@ mod common;
 use common::PATIENCE;
 use common::delayserver::{Answer, Server, get, rest};
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -59,6 +59,14 @@ fn half_open(server: &Server, count: usize) {
     }
 }
 
+/// Nothing has come, and the connection is there.
+fn is_waiting(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let nothing = stream.peek(&mut [0]).map_err(|error| error.kind());
+    stream.set_nonblocking(false).unwrap();
+    nothing == Err(ErrorKind::WouldBlock)
+}
+
 /// Where the system tells, how many descriptors the server has open.
 fn open_descriptors(server: &Server) -> Option<usize> {
     let fds = fs::read_dir(format!("/proc/{}/fd", server.child.id())).ok()?;
@@ -90,6 +98,13 @@ fn whoever_is_honest_is_served_all_the_time() {
             for job in jobs {
                 job.join().unwrap();
             }
+            // All of them wait, and who comes now is served.
+            assert!(
+                server
+                    .answer_to(get(1, "meanwhile").as_bytes())
+                    .is(200, "meanwhile")
+            );
+            assert!(waiting.iter().all(is_waiting));
             // Some reset the connection, by what they have not read; some say more, and most just leave.
             for stream in waiting.iter_mut().step_by(3) {
                 stream.write_all(&[b'x'; 1000]).unwrap();

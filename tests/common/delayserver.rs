@@ -123,7 +123,7 @@ impl Server {
         (0..count).map(ask).collect()
     }
 
-    /// Sends this, says that there is no more to come (unless that would be taken for leaving), and reads the answer.
+    /// Sends this, and reads the answer.
     pub fn answer_to(&self, request: &[u8]) -> Answer {
         let mut stream = self.connect();
         // The server may answer, and stop listening, before it was sent everything.

@@ -1,16 +1,21 @@
 //! A random generator that gives the same numbers for the same seed: xorshift64*, by Marsaglia and Vigna.
 
-use std::env;
-use std::ops::Range;
+use std::{env, fs};
 
 /// The variable `MINIMIO_MODEL_SEED` says which seed to run alone, and `MINIMIO_MODEL_SEQUENCES` how many there are (500,
 /// if it does not), for a test that runs one where the model runs `for_each` of them.
-pub fn seeds(for_each: u64) -> Range<u64> {
+///
+/// Each is written into a file of that name in `target/tmp`, for who crashes or hangs cannot say where.
+pub fn seeds(for_each: u64, name: &str) -> impl Iterator<Item = u64> {
     let number = |name| env::var(name).ok().map(|value| value.parse().expect(name));
-    match number("MINIMIO_MODEL_SEED") {
+    let seeds = match number("MINIMIO_MODEL_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("MINIMIO_MODEL_SEQUENCES").unwrap_or(500) / for_each,
-    }
+    };
+    let file = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    seeds.inspect(move |seed| {
+        fs::write(&file, format!("MINIMIO_MODEL_SEED={seed}\n")).expect(&file);
+    })
 }
 
 pub struct Random(u64);
