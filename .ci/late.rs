@@ -1,6 +1,6 @@
 //! `ffi.rs`, with Windows' lateness, which Wine does not have. On Windows, what became of an operation is written into its
-//! `OVERLAPPED` only when the packet is taken from the port, and the socket's handle is signalled only then. Under Wine both
-//! are done at once. `.ci/run windows-late` runs tests with this file in the place of `ffi.rs`.
+//! `OVERLAPPED` only when the packet is taken from the port, and nothing promises that the socket's handle is signalled before.
+//! Under Wine both are done at once. `.ci/run windows-late` runs tests with this file in the place of `ffi.rs`.
 //! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
 //! And all calls but the last two can be told to fail, for `os_faults_windows.rs`.

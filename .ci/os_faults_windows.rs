@@ -5,10 +5,14 @@
 
 mod common;
 
+use common::counting::{Counting, live_bytes_of_all_threads};
 use common::os::{count_open_handles, processor_time};
 use common::{Loop, pair, readable_pair, within_patience};
 use minimio::{Interests, Poll, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
+
+#[global_allocator]
+static GLOBAL: Counting = Counting;
 
 unsafe extern "Rust" {
     safe fn set_fault(fault: Option<(&'static str, i32)>) -> Option<(&'static str, i32)>;
@@ -186,15 +190,20 @@ fn what_is_dropped_is_gone_whatever_the_system_says() {
     event_loop.expect_none();
     assert_eq!(count_open_handles(), before);
 
-    // If nobody can say when the memory comes back, it stays: but nothing else does, and nobody waits.
-    let (stream, _peer) = pair();
-    event_loop.register(&stream, 1);
-    within_patience(move || {
-        set_fault(Some((
-            "GetQueuedCompletionStatusEx",
-            ERROR_NOT_ENOUGH_MEMORY,
-        )));
-        drop(event_loop);
-        assert_eq!(set_fault(None), None, "this did not happen");
-    });
+    // If nobody can say when the memory comes back, it stays: but nothing else does, and nobody waits for ever.
+    for call in ["GetQueuedCompletionStatusEx", "CancelIoEx"] {
+        let before = live_bytes_of_all_threads();
+        let (mut event_loop, (stream, _peer)) = (Loop::new(), pair());
+        event_loop.register(&stream, 1);
+        event_loop.expect_none();
+        within_patience(move || {
+            set_fault(Some((call, ERROR_NOT_ENOUGH_MEMORY)));
+            drop(event_loop);
+            assert_eq!(set_fault(None), None, "this did not happen");
+        });
+        drop(stream);
+        let stays = live_bytes_of_all_threads() - before;
+        assert!(stays >= 4096, "{stays} bytes stay");
+    }
+    assert_eq!(count_open_handles(), before);
 }

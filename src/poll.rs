@@ -133,7 +133,7 @@ impl Registrator {
     ///   first one for good, because Win32 cannot detach a socket from its port.
     /// - [`ErrorKind::Unsupported`]: `interests` is [`Interests::WRITABLE`].
     /// - Others come from the system: on Linux, [`ErrorKind::StorageFull`] says that this user watches more descriptors
-    ///   than `/proc/sys/fs/epoll/max_user_watches` allows. Even after such an error the stream belongs to this `Poll`.
+    ///   than `/proc/sys/fs/epoll/max_user_watches` allows. Even after such an error the stream may belong to this `Poll`.
     ///
     /// # Examples
     ///

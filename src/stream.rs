@@ -19,9 +19,11 @@ use std::net::{self, Shutdown, ToSocketAddrs};
 /// Read a registered stream through this type only. On Windows the system puts what arrives into a buffer of 4 KiB that
 /// the stream lends it, where code that reads the raw socket does not see it.
 ///
-/// While that buffer is lent, a blocking read on Windows ignores the read timeout that a `std` stream was given, and
-/// does not return when reading is [shut down](TcpStream::shutdown); and a duplicate of a registered stream cannot be
-/// registered.
+/// While that buffer is lent, a blocking read on Windows ignores the read timeout that a `std` stream was given. When
+/// reading is [shut down](TcpStream::shutdown) then, the read does not return, and no event comes, until the peer sends
+/// something or closes. After a write that has timed out Windows [guarantees
+/// nothing](https://learn.microsoft.com/windows/win32/winsock/sol-socket-socket-options): a receive may be cancelled
+/// with it, and the next read says so. And a duplicate of a registered stream cannot be registered.
 ///
 /// Windows does not report whether a socket is in non-blocking mode. So if a `std` stream was in that mode before it
 /// became one of these, call `set_nonblocking(true)` again; otherwise a read that comes before the event waits for

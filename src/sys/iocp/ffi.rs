@@ -1,4 +1,4 @@
-//! What we need of `<winsock2.h>`, `<minwinbase.h>` and `<ioapiset.h>`, under the names it has there.
+//! What we need of `<winsock2.h>`, `<minwinbase.h>`, `<ioapiset.h>` and others, under the names it has there.
 #![allow(non_camel_case_types, non_snake_case, clippy::upper_case_acronyms)]
 
 use std::ffi::{c_char, c_int, c_void};

@@ -144,8 +144,10 @@ impl Drop for Selector {
             if to_come == 0 {
                 return;
             }
-            if get_packets(&self.port, &mut packets, ffi::INFINITE).is_err() {
-                // Better a leak than to free what the kernel may write to.
+            let result = get_packets(&self.port, &mut packets, 10_000);
+            if result.is_err() || packets.is_empty() {
+                // The port fails, or nothing came in all those ms, for the system may refuse to cancel. Better a leak
+                // than to wait for ever, or to free what the kernel may write to.
                 return mem::forget(operations);
             }
         }
@@ -174,7 +176,8 @@ unsafe impl Send for RawEvent {}
 // SAFETY: likewise.
 unsafe impl Sync for RawEvent {}
 
-/// From now on, whatever completes on the socket is reported to the port. Win32 knows no way back.
+/// From now on, each overlapped operation on the socket is reported to the port when it completes. Win32 knows no way
+/// back.
 fn associate_with_port(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
     match create_io_completion_port(socket as ffi::HANDLE, port.as_raw_handle()) {
         // It has a port, perhaps by a duplicate of the socket. (Or it was made without `WSA_FLAG_OVERLAPPED`, which

@@ -34,8 +34,8 @@ use std::{mem, net, ptr};
 /// larger one would cost its memory 10,000 times if there are 10,000 streams.
 const BUFFER_SIZE: usize = 4096;
 
-/// How often a blocking read looks for its packet. The socket's handle is signaled, but only when somebody takes the
-/// packet, and perhaps nobody else does; and the next operation on the handle, such as a write, resets it.
+/// How often a blocking read looks for its packet. Nothing promises that the socket's handle is signaled before somebody
+/// takes the packet, and perhaps nobody else does; and the next operation on the handle, such as a write, resets it.
 const RECHECK_MS: u32 = 10;
 
 /// What one receive needs. A stream has one of these, and uses it for one receive after the other.
@@ -77,7 +77,7 @@ enum Phase {
     Deferred,
     /// The kernel has the `OVERLAPPED` and the buffer. A packet will come.
     Receiving,
-    /// Nothing is lent, but there is a packet that `select` has not handled.
+    /// Nothing is lent, but there is a packet that `select` has not handled: the receive's, or one that we have posted.
     PacketPending,
 }
 
@@ -124,7 +124,8 @@ impl Operation {
         Ok(())
     }
 
-    /// Starts a receive, at once or when the direct reads have returned. `false`: no, for there is something to read.
+    /// Starts a receive, at once or when the direct reads have returned; returns `true` either way. `false`: there is
+    /// something to read already, so no receive is needed.
     fn start_receive(&self, state: &mut State) -> io::Result<bool> {
         if state.unread.is_some() {
             return Ok(false);
@@ -208,7 +209,9 @@ impl Operation {
     pub fn cancel(&self, is_dropped: bool) -> bool {
         let mut state = lock(&self.state);
         if state.phase == Phase::Receiving && !state.is_dropped {
-            // It fails if the receive is complete; then its packet is on the way to `on_packet`.
+            // Closing would cancel it too, but then Windows resets the connection:
+            // <https://github.com/libuv/libuv/pull/3036>
+            // This fails if the receive is complete; then its packet is on the way to `on_packet`.
             // SAFETY: the socket is open, and the pointer only says which operation is meant.
             unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
         }
@@ -237,6 +240,33 @@ impl TcpStream {
         }
     }
 
+    /// The stream's operation, if the stream belongs to this selector; from now on it does, if it belonged to none.
+    pub(super) fn attach(&self, selector: &Selector) -> io::Result<&Operation> {
+        if self.operation.selector.get().is_none() {
+            self.attach_first(selector)?;
+        }
+        // [own]
+        match self.operation.selector.get() {
+            Some(mine) if mine.ptr_eq(&selector.me) => Ok(&self.operation),
+            _ => Err(belongs_to_another()),
+        }
+    }
+
+    #[cold]
+    fn attach_first(&self, selector: &Selector) -> io::Result<()> {
+        // This lock lets one thread at a time pass that registers with this selector. If another selector was first,
+        // the system refuses.
+        let mut operations = lock(&selector.operations);
+        if self.operation.selector.get().is_none() {
+            associate_with_port(self.inner.as_raw_socket(), &selector.port)?; // [first]
+        }
+        self.operation.selector.get_or_init(|| {
+            operations.insert(self.operation.address(), self.operation.clone());
+            selector.me.clone()
+        });
+        Ok(())
+    }
+
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.inner.set_nonblocking(nonblocking)?;
         self.is_nonblocking.store(nonblocking, SeqCst);
@@ -252,11 +282,11 @@ impl TcpStream {
         let mut state = lock(&operation.state);
         while state.phase == Phase::Receiving {
             drop(state);
-            let taken = operation.selector().map_or(Ok(()), |it| it.take_packets());
+            let result = operation.selector().map_or(Ok(()), |it| it.take_packets());
             state = lock(&operation.state);
             operation.check_receive(&mut state);
             if state.phase == Phase::Receiving {
-                taken?;
+                result?; // not before: what is here can be read although the port fails
                 if self.is_nonblocking.load(SeqCst) {
                     return Err(ErrorKind::WouldBlock.into());
                 }
@@ -294,33 +324,6 @@ impl TcpStream {
             let _ = operation.arm(selector, &mut state);
         }
         result
-    }
-
-    /// The stream's operation, if the stream belongs to this selector; from now on it does, if it belonged to none.
-    pub(super) fn attach(&self, selector: &Selector) -> io::Result<&Operation> {
-        if self.operation.selector.get().is_none() {
-            self.attach_first(selector)?;
-        }
-        // [own]
-        match self.operation.selector.get() {
-            Some(mine) if mine.ptr_eq(&selector.me) => Ok(&self.operation),
-            _ => Err(belongs_to_another()),
-        }
-    }
-
-    #[cold]
-    fn attach_first(&self, selector: &Selector) -> io::Result<()> {
-        // This lock lets one thread at a time pass that registers with this selector. If another selector was first,
-        // the system refuses.
-        let mut operations = lock(&selector.operations);
-        if self.operation.selector.get().is_none() {
-            associate_with_port(self.inner.as_raw_socket(), &selector.port)?; // [first]
-        }
-        self.operation.selector.get_or_init(|| {
-            operations.insert(self.operation.address(), self.operation.clone());
-            selector.me.clone()
-        });
-        Ok(())
     }
 }
 
