@@ -4,8 +4,8 @@ mod common;
 
 use common::counting::{Counting, allocations, live_bytes};
 use common::os::allow_open_handles;
-use common::{Loop, STATES, pair, stream_in};
-use std::io::{Read, Write};
+use common::{Loop, STATES, pair, readable_pair, stream_in};
+use std::io::{ErrorKind, Read, Write};
 
 #[global_allocator]
 static GLOBAL: Counting = Counting;
@@ -40,6 +40,26 @@ fn a_stream_that_is_gone_costs_nothing() {
     // The first time may make room for what is needed ever after.
     let before = after_some();
     assert_eq!(after_some(), before);
+}
+
+/// On Windows such a read looks into the queue, on behalf of `poll`, for what is there.
+#[test]
+fn reads_that_find_nothing_keep_nothing() {
+    let mut event_loop = Loop::new();
+    let ((mut quiet, _peer), (other, _other_peer)) = (pair(), readable_pair());
+    quiet.set_nonblocking(true).unwrap();
+    event_loop.register(&quiet, 1);
+    event_loop.register(&other, 2);
+    let mut after_many = || {
+        for _ in 0..1000 {
+            let nothing = quiet.read(&mut [0; 8]).unwrap_err();
+            assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+        }
+        live_bytes()
+    };
+    let before = after_many();
+    assert_eq!(after_many(), before);
+    event_loop.expect(&[2]);
 }
 
 #[test]
