@@ -64,7 +64,7 @@ PostQueuedCompletionStatus(port A, 0 bytes, no operation) = 1
 GetQueuedCompletionStatusEx(port A, capacity 8, timeout 0 ms) = 1: [0 bytes of no operation] (waited)
 GetQueuedCompletionStatusEx(port A, capacity 8, timeout 0 ms) = 0 WAIT_TIMEOUT (waited)
 CancelIoEx(socket B, operation C) = 1
-GetQueuedCompletionStatusEx(port A, capacity 64, no timeout) = 1: [0 bytes of operation C] (waited)
+GetQueuedCompletionStatusEx(port A, capacity 64, timeout 10000 ms) = 1: [0 bytes of operation C] (waited)
 "
 } else if cfg!(any(target_os = "linux", target_os = "android")) && cfg!(not(minimio_kqueue)) {
     "\
