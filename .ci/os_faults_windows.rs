@@ -192,7 +192,7 @@ fn what_is_dropped_is_gone_whatever_the_system_says() {
 
     // If nobody can say when the memory comes back, it stays: but nothing else does, and nobody waits for ever.
     for call in ["GetQueuedCompletionStatusEx", "CancelIoEx"] {
-        let before = live_bytes_of_all_threads();
+        let live = live_bytes_of_all_threads();
         let (mut event_loop, (stream, _peer)) = (Loop::new(), pair());
         event_loop.register(&stream, 1);
         event_loop.expect_none();
@@ -202,7 +202,7 @@ fn what_is_dropped_is_gone_whatever_the_system_says() {
             assert_eq!(set_fault(None), None, "this did not happen");
         });
         drop(stream);
-        let stays = live_bytes_of_all_threads() - before;
+        let stays = live_bytes_of_all_threads() - live;
         assert!(stays >= 4096, "{stays} bytes stay");
     }
     assert_eq!(count_open_handles(), before);

@@ -34,6 +34,10 @@ use tcp::Operation;
 
 type Packets = Vec<crate::Event>;
 
+/// How long a loop that is dropped waits for the next packet of a receive that it has cancelled. It comes soon, unless
+/// the system has refused to cancel.
+const DRAIN_MS: u32 = 10_000;
+
 pub struct Selector {
     port: OwnedHandle,
     /// The operation of each stream that was registered, by its address, which is what a packet brings. We keep this
@@ -144,10 +148,8 @@ impl Drop for Selector {
             if to_come == 0 {
                 return;
             }
-            let result = get_packets(&self.port, &mut packets, 10_000);
-            if result.is_err() || packets.is_empty() {
-                // The port fails, or nothing came in all those ms, for the system may refuse to cancel. Better a leak
-                // than to wait for ever, or to free what the kernel may write to.
+            if get_packets(&self.port, &mut packets, DRAIN_MS).is_err() || packets.is_empty() {
+                // Better a leak than to wait for ever, or to free what the kernel may write to.
                 return mem::forget(operations);
             }
         }
