@@ -12,7 +12,7 @@ use std::slice;
 pub type Token = usize;
 
 /// What to wait for. For now, [`READABLE`](Interests::READABLE) is all that is implemented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Interests(u8);
 
 impl Interests {
@@ -31,6 +31,15 @@ impl Interests {
     /// Whether this is [`WRITABLE`](Interests::WRITABLE).
     pub fn is_writable(self) -> bool {
         self.0 & Interests::WRITABLE.0 != 0
+    }
+}
+
+impl fmt::Debug for Interests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.is_readable() {
+            true => "READABLE",
+            false => "WRITABLE",
+        })
     }
 }
 

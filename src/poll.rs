@@ -4,9 +4,10 @@
 
 use crate::sys::Selector;
 use crate::{Events, Interests, TcpStream, Token};
+use std::fmt;
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An event loop: one thread waits in [`poll`](Poll::poll) while others [`register`](Registrator::register) streams.
@@ -15,7 +16,17 @@ use std::time::{Duration, Instant};
 /// completion port on Windows. The queue is given back to the system when the `Poll` and all its [`Registrator`]s are
 /// dropped. Streams need not be dropped first, and do not keep it open. (On Windows our handle is closed then, but the
 /// kernel keeps the port until the sockets that belong to it are closed.)
-#[derive(Debug)]
+///
+/// # After `fork`
+///
+/// A child process made by `fork` must not use or drop what belongs to its parent's loop. On Linux both processes share
+/// one queue: a `register` in the child edits the parent's registrations, a `poll` takes the parent's events, and
+/// dropping a stream takes back the parent's registration of that stream. Only `close_loop` concerns the child alone. On
+/// macOS and the BSDs the child has no queue at all, and its calls fail or reach a stranger's descriptor. So the child
+/// should call `exec`, as [`std::process::Command`] does, or `_exit`: neither drops anything, and `exec` closes the
+/// queue. A child that goes on makes a `Poll` of its own, with streams of its own.
+/// ([epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html),
+/// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2))
 pub struct Poll {
     registrator: Registrator,
 }
@@ -25,11 +36,27 @@ impl Poll {
     ///
     /// # Errors
     ///
-    /// The system's error, with the name of the call that failed, if there is no descriptor or no memory left.
+    /// The system's error, if there is no descriptor or no memory left. On a kqueue that does not know `EV_RECEIPT`,
+    /// [`ErrorKind::Unsupported`]: macOS has this flag since 10.5 and FreeBSD since 8.1, while NetBSD and DragonFly
+    /// [still lacked it at the end of 2015](https://github.com/facebookarchive/fb-adb/issues/38).
+    ///
+    /// An error of the system says which call failed, here and in all other functions of `Poll` and [`Registrator`]. Its
+    /// number is therefore not in the error itself, but in the error's source:
+    ///
+    /// ```
+    /// fn os_error(error: &std::io::Error) -> Option<i32> {
+    ///     let source = std::error::Error::source(error)?;
+    ///     source.downcast_ref::<std::io::Error>()?.raw_os_error()
+    /// }
+    /// # let mut poll = minimio::Poll::new()?;
+    /// # let none = poll.poll(&mut minimio::Events::with_capacity(0), None).unwrap_err();
+    /// # assert!(os_error(&none).is_none_or(|number| number == 22)); // not every system is asked
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn new() -> io::Result<Poll> {
         let registrator = Registrator {
             selector: Selector::new()?,
-            is_closed: Arc::new(AtomicBool::new(false)),
+            closing: Arc::default(),
         };
         Ok(Poll { registrator })
     }
@@ -67,31 +94,36 @@ impl Poll {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn poll(&mut self, events: &mut Events, timeout_ms: Option<i32>) -> io::Result<usize> {
-        let selector = &self.registrator.selector;
-        let is_closed = || self.registrator.is_closed.load(SeqCst);
-        let timeout = timeout_ms.map(|ms| (ms.max(0), Instant::now()));
-        let mut wait_ms = timeout.map(|(timeout_ms, _)| timeout_ms);
+        let Registrator { selector, closing } = &self.registrator;
+        let mut left_ms = timeout_ms.map(|ms| ms.max(0));
+        // A wait of 0 does not wait, so it needs no clock.
+        let started = left_ms.filter(|ms| *ms > 0).map(|_| Instant::now());
         loop {
-            // If the loop is closed, that is what the caller is to know, whatever else is wrong.
-            selector
-                .select(&mut events.0, wait_ms)
-                .map_err(|error| if is_closed() { closed() } else { error })?;
-            if is_closed() {
+            let result = selector.select(&mut events.0, left_ms);
+            // Closing takes precedence over any error, and over events.
+            if closing.is_closed() {
                 events.0.clear();
                 return Err(closed());
             }
+            result?;
             if !events.is_empty() {
                 return Ok(events.len());
             }
-            // [clock] Either the time is over, or the wait ended early, because of a signal or of a coarse clock. Then
+            // [clock] Either the timeout has expired, or the wait ended early, because of a signal or a coarse clock. Then
             // we wait again, for the time that is left.
-            if let Some((timeout_ms, started)) = timeout {
-                match remaining_ms(timeout_ms, started) {
-                    0 => return Ok(0),
-                    ms => wait_ms = Some(ms),
-                }
+            if let (Some(timeout_ms), Some(started)) = (timeout_ms, started) {
+                left_ms = Some(remaining_ms(timeout_ms, started));
+            }
+            if left_ms == Some(0) {
+                return Ok(0);
             }
         }
+    }
+}
+
+impl fmt::Debug for Poll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poll").finish_non_exhaustive()
     }
 }
 
@@ -103,17 +135,43 @@ fn remaining_ms(timeout_ms: i32, started: Instant) -> i32 {
 }
 
 impl Drop for Poll {
-    /// Nobody will call `poll` any more, so from now on `register` fails instead of asking for events in vain.
+    /// No thread will call `poll` again, so from now on `register` fails instead of asking for events in vain.
     fn drop(&mut self) {
-        self.registrator.is_closed.store(true, SeqCst);
+        let _outcome = self.registrator.closing.lock();
+        self.registrator.closing.is_closed.store(true, SeqCst);
+    }
+}
+
+/// Whether the loop is closed.
+#[derive(Default)]
+struct Closing {
+    is_closed: AtomicBool,
+    /// Locked while a thread closes the loop. That may fail, and then the loop is as open as before.
+    undecided: Mutex<()>,
+}
+
+impl Closing {
+    /// If another thread is about to close the loop, waits until it has done so, or has failed to.
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(SeqCst) && {
+            let _outcome = self.lock();
+            self.is_closed.load(SeqCst)
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        // There is nothing behind the lock that a panic could leave half done.
+        self.undecided
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The way into a [`Poll`] from any thread. (The book's word for it; mio calls it `Registry`.)
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Registrator {
     selector: Arc<Selector>,
-    is_closed: Arc<AtomicBool>,
+    closing: Arc<Closing>,
 }
 
 impl Registrator {
@@ -162,7 +220,7 @@ impl Registrator {
         token: Token,
         interests: Interests,
     ) -> io::Result<()> {
-        if self.is_closed.load(SeqCst) {
+        if self.closing.is_closed() {
             return Err(closed());
         }
         // [refuse]
@@ -181,15 +239,22 @@ impl Registrator {
     /// # Errors
     ///
     /// - [`ErrorKind::Interrupted`]: the loop is closed already, or its `Poll` was dropped.
-    /// - Others come from the system; the loop is not closed then.
+    /// - Others come from the system. Then the loop is not closed, and no event is lost.
     pub fn close_loop(&self) -> io::Result<()> {
+        let Closing { is_closed, .. } = &*self.closing;
+        let _outcome = self.closing.lock();
         // [flag] First the flag, then the wake-up, so that the thread that wakes up finds the flag set.
-        if self.is_closed.swap(true, SeqCst) {
+        if is_closed.swap(true, SeqCst) {
             return Err(closed());
         }
-        self.selector
-            .wake()
-            .inspect_err(|_| self.is_closed.store(false, SeqCst))
+        let result = self.selector.wake();
+        result.inspect_err(|_| is_closed.store(false, SeqCst))
+    }
+}
+
+impl fmt::Debug for Registrator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registrator").finish_non_exhaustive()
     }
 }
 

@@ -333,10 +333,7 @@ fn run(sequence: &[Op]) {
             }),
             Op::PeerResets(at) => with(&mut streams, at, &|stream| {
                 stream.peer_does(|stream| {
-                    // What it does not read before it closes is answered by a reset.
-                    stream.real.write_all(b"never read").unwrap();
-                    stream.peer().peek(&mut [0]).unwrap();
-                    stream.peer = None;
+                    stream.peer.take().into_iter().for_each(common::reset);
                     stream.is_reset = true;
                 });
             }),

@@ -8,13 +8,14 @@
 mod common;
 
 use common::os::count_open_handles;
-use common::{Loop, alone, pair, readable_pair};
+use common::{Loop, PATIENCE, alone, pair, readable_pair};
 use minimio::{Events, Interests, Poll};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::io::{self, ErrorKind, Read};
-use std::mem;
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
+use std::sync::mpsc;
+use std::{mem, thread};
 
 /// What this backend calls, when it does what.
 struct Calls {
@@ -76,9 +77,11 @@ mod of_this_thread {
     thread_local! {
         /// The next call of that name, by this thread, fails with that `errno`.
         pub static FAULT: Cell<Option<(&'static str, c_int)>> = const { Cell::new(None) };
+        /// What happens in other threads before that call returns.
+        pub static MEANWHILE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
     }
 }
-use of_this_thread::FAULT;
+use of_this_thread::{FAULT, MEANWHILE};
 
 fn due(call: &str) -> Option<c_int> {
     let (_, errno) = FAULT.get().filter(|fault| fault.0 == call)?;
@@ -91,9 +94,12 @@ macro_rules! may_fail {
         #[unsafe(no_mangle)]
         extern "C" fn $name($($arg: $type),*) -> $result {
             if let Some(errno) = due(stringify!($name)) {
+                if let Some(meanwhile) = MEANWHILE.take() {
+                    meanwhile();
+                }
                 // SAFETY: it is this thread's `errno`.
                 unsafe { *errno_location() = errno };
-                return -1;
+                return if errno == 0 { 0 } else { -1 };
             }
             let function = next(stringify!($name));
             // SAFETY: libc's function of that name has that signature.
@@ -170,7 +176,8 @@ fn next(name: &str) -> *mut c_void {
     function
 }
 
-/// What the library makes of it when this call fails with that `errno`, at once.
+/// What the library makes of it when this call fails with that `errno`, at once. (With 0 the call does nothing, and says
+/// that all is well.)
 #[track_caller]
 fn with_fault<T>(call: &'static str, errno: c_int, action: impl FnOnce() -> T) -> T {
     FAULT.set(Some((call, errno)));
@@ -300,6 +307,68 @@ fn a_loop_that_could_not_be_closed_is_open() {
     event_loop.registrator.close_loop().unwrap();
     let closed = event_loop.poll.poll(&mut event_loop.events, None);
     assert_eq!(closed.unwrap_err().kind(), ErrorKind::Interrupted);
+}
+
+/// Long enough for another thread to do something, if nothing keeps it from doing so.
+fn give_others_time() {
+    let mut events = Events::with_capacity(1);
+    Poll::new().unwrap().poll(&mut events, Some(100)).unwrap();
+}
+
+/// A `poll` that has an event already, while `close_loop` does not know yet that it cannot wake it.
+#[test]
+fn a_loop_that_could_not_be_closed_has_lost_no_event() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    let (stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    let poller = thread::spawn(move || {
+        event_loop
+            .poll
+            .poll(&mut event_loop.events, Some(PATIENCE.as_millis() as i32))
+    });
+    MEANWHILE.set(Some(Box::new(move || {
+        peer.write_all(b"!").unwrap();
+        give_others_time();
+    })));
+    with_fault(CALLS.wake, ENOMEM, || registrator.close_loop()).unwrap_err();
+    assert_eq!(poller.join().unwrap().unwrap(), 1);
+}
+
+#[test]
+fn a_loop_that_could_not_be_closed_is_closed_by_dropping_it() {
+    let _alone = alone();
+    let Loop {
+        poll, registrator, ..
+    } = Loop::new();
+    let (sender, dropper) = mpsc::channel();
+    MEANWHILE.set(Some(Box::new(move || {
+        sender.send(thread::spawn(|| drop(poll))).unwrap();
+        give_others_time();
+    })));
+    with_fault(CALLS.wake, ENOMEM, || registrator.close_loop()).unwrap_err();
+    dropper.recv().unwrap().join().unwrap();
+    let (stream, _peer) = pair();
+    let closed = registrator.register(&stream, 1, Interests::READABLE);
+    assert_eq!(closed.unwrap_err().kind(), ErrorKind::Interrupted);
+}
+
+/// An old kqueue returns no receipt. (Of epoll no receipt is asked.)
+#[test]
+fn a_system_without_receipts_is_not_supported() {
+    let _alone = alone();
+    let before = count_open_handles();
+    let call = CALLS.new.last().unwrap();
+    let result = with_fault(call, 0, Poll::new);
+    let result = result.map(drop).map_err(|error| error.kind());
+    let expected = if HAS_EPOLL {
+        Ok(())
+    } else {
+        Err(ErrorKind::Unsupported)
+    };
+    assert_eq!(result, expected);
+    assert_eq!(count_open_handles(), before);
 }
 
 /// What the system says of a read is what the reader is told, and the next one finds everything.

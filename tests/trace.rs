@@ -5,7 +5,7 @@
 mod common;
 
 use common::delayserver::by_runner;
-use common::{pair, wait_for_data};
+use common::{pair, wait_for_data_unless_lent};
 use minimio::{Events, Interests, Poll};
 use std::env;
 use std::io::{ErrorKind, Read, Write};
@@ -42,13 +42,6 @@ fn a_conversation() {
     drop(stream);
 }
 
-/// On Windows, nobody finds in the socket what the kernel has put into the lent buffer.
-fn wait_for_data_unless_lent(stream: &minimio::TcpStream) {
-    if cfg!(unix) {
-        wait_for_data(stream);
-    }
-}
-
 /// The letters stand for numbers, each for one.
 const CONVERSATION: &str = if cfg!(windows) {
     "\
@@ -71,11 +64,11 @@ GetQueuedCompletionStatusEx(port A, capacity 64, timeout 10000 ms) = 1: [0 bytes
 epoll_create1(EPOLL_CLOEXEC) = fd A
 eventfd(0, EFD_CLOEXEC) = fd B
 epoll_ctl(fd A, EPOLL_CTL_ADD, fd B, EPOLLIN, token 0) = 0
-epoll_ctl(fd A, EPOLL_CTL_ADD, fd C, EPOLLIN|EPOLLRDHUP|EPOLLONESHOT, token 3) = 0
+epoll_ctl(fd A, EPOLL_CTL_ADD, fd C, EPOLLIN|EPOLLONESHOT, token 3) = 0
 epoll_wait(fd A, capacity 8, no timeout) = 1: [EPOLLIN token 3] (waited)
 recv(fd C, 64 bytes) = 5 (waited)
 recv(fd C, 64 bytes) = -1 EAGAIN (waited)
-epoll_ctl(fd A, EPOLL_CTL_MOD, fd C, EPOLLIN|EPOLLRDHUP|EPOLLONESHOT, token 8) = 0
+epoll_ctl(fd A, EPOLL_CTL_MOD, fd C, EPOLLIN|EPOLLONESHOT, token 8) = 0
 epoll_wait(fd A, capacity 8, timeout 0 ms) = 0 (waited)
 write(fd B, 8 bytes) = 8 (waited)
 epoll_wait(fd A, capacity 8, timeout 1000 ms) = 1: [EPOLLIN token 0] (waited)

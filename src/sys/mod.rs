@@ -3,8 +3,9 @@
 //! A backend provides three types, and their use in `poll.rs`, `event.rs` and `stream.rs` holds it to these signatures:
 //!
 //! - [`RawEvent`]: what the system writes when something happened. `token(&self) -> Token`: what `register` was given.
-//! - [`TcpStream`]: `std`'s stream, `inner`, that knows the selector it belongs to: `new`, `read`, `set_nonblocking`.
-//!   Dropping it takes its registration back. (The one in `unix.rs` calls the selector's `deregister`.)
+//! - [`TcpStream`]: `std`'s stream, `inner`, that knows the selector it belongs to: `new`, `read`, `read_vectored`,
+//!   `shutdown`, `set_nonblocking`. Dropping it takes its registration back. (The one in `unix.rs` calls the selector's
+//!   `deregister`.)
 //! - [`Selector`]: the system's queue, closed when it is dropped. Threads share it.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
 //!   - `register(&self, &TcpStream, Token) -> io::Result<()>`: asks for one event, which comes at once if the stream is
@@ -84,21 +85,26 @@ mod unix;
 
 pub use backend::{RawEvent, Selector, TcpStream};
 
-use std::io::Read;
-use std::{fmt, io, net};
+use std::io::{self, IoSliceMut, Read};
+use std::net;
 
-impl fmt::Debug for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Selector").finish_non_exhaustive()
-    }
-}
-
-/// This is the call with which `std` reads a stream, on every system.
+/// `std` reads a stream by the system's `recv`, on every system.
 fn recv(mut stream: &net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     traced!(
         stream.read(buf),
         "recv({}, {} bytes)",
         trace::Stream(stream),
         buf.len()
+    )
+}
+
+/// Into several buffers, `std` reads a stream by `readv`, and on Windows by a `WSARecv` that waits.
+fn recv_vectored(mut stream: &net::TcpStream, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    traced!(
+        stream.read_vectored(bufs),
+        "{}({}, {} buffers)",
+        if cfg!(windows) { "WSARecv" } else { "readv" },
+        trace::Stream(stream),
+        bufs.len()
     )
 }

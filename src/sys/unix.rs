@@ -2,10 +2,10 @@
 //! and moves no byte before we do, so all there is to do is to remember where it is registered.
 
 use super::error::{belongs_to_another, failed, failed_with};
-use super::{Selector, recv};
+use super::{Selector, recv, recv_vectored};
 use std::ffi::c_int;
-use std::io::{self, ErrorKind, Write};
-use std::net;
+use std::io::{self, ErrorKind, IoSliceMut, Write};
+use std::net::{self, Shutdown};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{OnceLock, Weak};
 
@@ -26,6 +26,14 @@ impl TcpStream {
 
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         recv(&self.inner, buf) // [read]
+    }
+
+    pub fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        recv_vectored(&self.inner, bufs)
+    }
+
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.inner.shutdown(how)
     }
 
     /// Whether it was attached to this selector before.
@@ -80,12 +88,13 @@ pub(super) unsafe fn owned_fd(call: &'static str, fd: c_int) -> io::Result<Owned
     }
 }
 
-/// A wait that ended because a signal handler ran has brought no events, and is no failure. (`Poll::poll` will wait
-/// again.)
-pub(super) fn ignore_interruption(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()), // [signal]
-        result => result,
+/// The result of a wait that returned -1. If a signal handler has interrupted the wait, that is no failure: there are no
+/// events, and `Poll::poll` waits again. The error number decides, before anything is allocated for an error.
+#[cold]
+pub(super) fn failed_wait(call: &'static str) -> io::Result<()> {
+    match io::Error::last_os_error() {
+        error if error.kind() == ErrorKind::Interrupted => Ok(()), // [signal]
+        error => Err(failed_with(call, error)),
     }
 }
 

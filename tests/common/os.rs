@@ -31,6 +31,20 @@ mod unix {
         max: RlimT,
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    type NfdsT = std::ffi::c_ulong;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    type NfdsT = c_uint;
+
+    #[repr(C)]
+    struct PollFd {
+        fd: c_int,
+        events: i16,
+        revents: i16,
+    }
+
+    const POLLIN: i16 = 1;
+
     const RLIMIT_NOFILE: c_int = if cfg!(any(target_os = "linux", target_os = "android")) {
         7
     } else {
@@ -64,6 +78,7 @@ mod unix {
             value: *const Linger,
             len: c_uint,
         ) -> c_int;
+        fn poll(fds: *mut PollFd, nfds: NfdsT, timeout: c_int) -> c_int;
         fn getrlimit(resource: c_int, limit: *mut Rlimit) -> c_int;
         fn setrlimit(resource: c_int, limit: *const Rlimit) -> c_int;
         fn signal(signum: c_int, handler: usize) -> usize;
@@ -80,7 +95,19 @@ mod unix {
         stream.as_raw_fd() as usize
     }
 
-    /// Closing it shall be a reset, after which nobody has to remember the connection for a while.
+    /// Returns when the socket has something to read, blocking or not, or when the time is up.
+    pub fn wait_for_data(stream: &impl AsFd, timeout_ms: c_int) -> bool {
+        let (fd, events, revents) = (stream.as_fd().as_raw_fd(), POLLIN, 0);
+        let mut socket = PollFd {
+            fd,
+            events,
+            revents,
+        };
+        // SAFETY: there is one entry, and it is used until the call returns.
+        unsafe { poll(&mut socket, 1, timeout_ms) == 1 }
+    }
+
+    /// Makes closing it a reset, after which no side has to remember the connection for a while.
     pub fn reset_when_closed(stream: &impl AsFd) {
         let (level, name) = SOL_SOCKET_SO_LINGER;
         let (onoff, linger) = (1, 0);
@@ -191,12 +218,34 @@ mod windows {
     const SOL_SOCKET: i32 = 0xffff;
     const SO_LINGER: i32 = 0x80;
 
+    #[repr(C)]
+    struct PollFd {
+        fd: usize,
+        events: i16,
+        revents: i16,
+    }
+
+    const POLLRDNORM: i16 = 0x100;
+
     #[link(name = "ws2_32")]
     unsafe extern "system" {
         fn setsockopt(s: usize, level: i32, name: i32, value: *const Linger, len: i32) -> i32;
+        fn WSAPoll(fds: *mut PollFd, nfds: u32, timeout: i32) -> i32;
     }
 
-    /// Closing it shall be a reset, after which nobody has to remember the connection for a while.
+    /// Returns when the socket has something to read, blocking or not, or when the time is up.
+    pub fn wait_for_data(stream: &impl AsSocket, timeout_ms: i32) -> bool {
+        let (fd, events, revents) = (stream.as_socket().as_raw_socket() as usize, POLLRDNORM, 0);
+        let mut socket = PollFd {
+            fd,
+            events,
+            revents,
+        };
+        // SAFETY: there is one entry, and it is used until the call returns.
+        unsafe { WSAPoll(&mut socket, 1, timeout_ms) == 1 }
+    }
+
+    /// Makes closing it a reset, after which no side has to remember the connection for a while.
     pub fn reset_when_closed(stream: &impl AsSocket) {
         let (socket, value) = (stream.as_socket().as_raw_socket() as usize, [1, 0]);
         // SAFETY: the socket is open, and `value` is used until the call returns.

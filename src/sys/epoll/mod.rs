@@ -12,34 +12,38 @@ pub use super::unix::TcpStream;
 pub use ffi::epoll_event as RawEvent;
 
 use super::error::failed;
-use super::unix::{ignore_interruption, owned_fd, write};
+use super::unix::{failed_wait, owned_fd, write};
 use crate::Token;
 use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process;
 use std::sync::{Arc, Weak};
 
 pub struct Selector {
     epoll: OwnedFd,
     waker: File,
+    /// The number of this process. A child made by `fork` shares `epoll` and `waker` with it.
+    process: u32,
     /// Each stream that is registered gets a copy. It is weak, so that a stream does not keep the queue open.
     me: Weak<Selector>,
 }
 
-/// `EPOLLIN`: there is something to read, the end of the stream included. `EPOLLRDHUP`: the peer will send no more.
-/// Errors are reported unasked. `EPOLLONESHOT`: report once, then be silent until asked again.
-const READABLE_ONCE: u32 = ffi::EPOLLIN | ffi::EPOLLRDHUP | ffi::EPOLLONESHOT;
+/// `EPOLLIN`: there is something to read, the end of the stream included. (So `EPOLLRDHUP`, "the peer will send no
+/// more", would add nothing.) Errors are reported unasked. `EPOLLONESHOT`: report once, then be silent until asked again.
+const READABLE_ONCE: u32 = ffi::EPOLLIN | ffi::EPOLLONESHOT;
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let (epoll, waker) = (epoll_create1()?, eventfd()?); // [queue]
-        // Not one-shot, and nobody ever reads it: once `wake` has written, it is ready for every wait. Its token is
-        // never looked at, so that none is taken from the user.
+        // Not one-shot, and never read: once `wake` has written, it is ready for every wait. Its token is never looked at,
+        // so that none is taken from the user.
         epoll_ctl(&epoll, ffi::EPOLL_CTL_ADD, waker.as_fd(), ffi::EPOLLIN, 0)?;
         Ok(Arc::new_cyclic(|me| Selector {
             epoll,
             waker: waker.into(),
+            process: process::id(),
             me: me.clone(),
         }))
     }
@@ -79,11 +83,13 @@ impl Selector {
         events: &mut Vec<crate::Event>,
         timeout_ms: Option<i32>,
     ) -> io::Result<()> {
-        // [wait]
-        ignore_interruption(epoll_wait(&self.epoll, events, timeout_ms.unwrap_or(-1)))
+        epoll_wait(&self.epoll, events, timeout_ms.unwrap_or(-1)) // [wait]
     }
 
     pub fn wake(&self) -> io::Result<()> {
+        if process::id() != self.process {
+            return Ok(()); // a forked child: no thread of it waits, and its parent must not be woken
+        }
         write(&self.waker, &1u64.to_ne_bytes()) // [wake]
     }
 
@@ -137,9 +143,11 @@ fn epoll_wait(epoll: &OwnedFd, events: &mut Vec<crate::Event>, timeout: c_int) -
     // The kernel writes that many at most, and `n` says how many it has written.
     unsafe {
         match ffi::epoll_wait(epoll.as_raw_fd(), room, capacity, timeout) {
-            -1 => return Err(failed("epoll_wait")),
-            n => events.set_len(n as usize),
+            -1 => failed_wait("epoll_wait"),
+            n => {
+                events.set_len(n as usize);
+                Ok(())
+            }
         }
     }
-    Ok(())
 }

@@ -19,7 +19,6 @@ const EVENTS: &[(u32, &str)] = &[
     (EPOLLIN, "EPOLLIN"),
     (0x008, "EPOLLERR"),
     (0x010, "EPOLLHUP"),
-    (EPOLLRDHUP, "EPOLLRDHUP"),
     (EPOLLONESHOT, "EPOLLONESHOT"),
 ];
 

@@ -61,6 +61,8 @@ pub const EVFILT_USER: filter_t = -9;
 pub const EV_ADD: flags_t = 0x0001;
 pub const EV_ONESHOT: flags_t = 0x0010;
 pub const EV_RECEIPT: flags_t = 0x0040;
+/// On the way out: the change failed, or this is a receipt.
+pub const EV_ERROR: flags_t = 0x4000;
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
 pub const NOTE_TRIGGER: c_uint = 0x0100_0000;
 
@@ -74,9 +76,16 @@ pub struct timespec {
     pub tv_nsec: c_long,
 }
 
-#[cfg(all(target_os = "freebsd", target_arch = "x86"))]
+/// Four bytes on FreeBSD's 32-bit x86 and on Apple's 32-bit systems.
+#[cfg(any(
+    all(target_os = "freebsd", target_arch = "x86"),
+    all(target_vendor = "apple", target_pointer_width = "32")
+))]
 pub type time_t = i32;
-#[cfg(not(all(target_os = "freebsd", target_arch = "x86")))]
+#[cfg(not(any(
+    all(target_os = "freebsd", target_arch = "x86"),
+    all(target_vendor = "apple", target_pointer_width = "32")
+)))]
 pub type time_t = i64;
 
 #[cfg_attr(minimio_kqueue, link(name = "kqueue"))]

@@ -11,9 +11,9 @@ pub use super::unix::TcpStream;
 pub use ffi::kevent as RawEvent;
 
 use super::error::{failed, failed_with};
-use super::unix::{ignore_interruption, owned_fd};
+use super::unix::{failed_wait, owned_fd};
 use crate::Token;
-use ffi::{EV_ADD, EV_ONESHOT, EV_RECEIPT, EVFILT_READ};
+use ffi::{EV_ADD, EV_ERROR, EV_ONESHOT, EV_RECEIPT, EVFILT_READ};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -29,8 +29,8 @@ pub struct Selector {
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let kqueue = kqueue()?; // [queue]
-        // Not one-shot, and nobody ever resets it: once `wake` was called, it is ready for every wait. Its token is never
-        // looked at, so that none is taken from the user.
+        // Not one-shot, and never reset: once `wake` was called, it is ready for every wait. Its token is never looked at,
+        // so that none is taken from the user.
         let waker = Waker::new(&kqueue)?;
         Ok(Arc::new_cyclic(|me| Selector {
             kqueue,
@@ -39,8 +39,9 @@ impl Selector {
         }))
     }
 
-    /// A one-shot knote is gone after its event. So it is added each time; and if it is still there, adding it again
-    /// gives it the new token. (Its event, if there is one by now, stays: it may tell of what was read meanwhile.)
+    /// A one-shot knote is deleted with its event, so each registration adds it. If the knote is still there, adding it
+    /// again gives it the new token. (An event that has already fired is kept, so it may refer to data that has since
+    /// been read.)
     pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
         if !stream.belongs_to(&self.me) {
             stream.attach(&self.me)?; // [first]
@@ -60,8 +61,7 @@ impl Selector {
         if events.capacity() == 0 {
             return Err(ErrorKind::InvalidInput.into()); // `kevent` would return at once, as if the time were over
         }
-        // [wait]
-        ignore_interruption(kevent_wait(&self.kqueue, events, timeout_ms))
+        kevent_wait(&self.kqueue, events, timeout_ms) // [wait]
     }
 
     pub fn wake(&self) -> io::Result<()> {
@@ -96,14 +96,14 @@ impl Waker {
     }
 
     fn wake(&self, kqueue: &OwnedFd) -> io::Result<()> {
-        // It is there; to add it again does no harm.
+        // The knote is there, and adding it again does no harm.
         let mut change = change(0, ffi::EVFILT_USER);
         change.fflags = ffi::NOTE_TRIGGER;
         kevent_change(kqueue, change)
     }
 }
 
-/// A socket on which something arrives that nobody ever reads.
+/// A socket on which a byte arrives that is never read.
 #[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
 struct Waker {
     _near: std::os::unix::net::UnixStream,
@@ -145,17 +145,27 @@ fn change(ident: usize, filter: ffi::filter_t) -> RawEvent {
     }
 }
 
-/// With `EV_RECEIPT` the result of the change, an error or 0, comes as an event, and fills the one place that there is.
-/// So `kevent` has no room for events that are meant for `select`, and does not sleep until there are some.
+/// `EV_RECEIPT` returns the result of the change, an error number or 0, as an event that is marked `EV_ERROR`. It fills
+/// our one-element list, so `kevent` takes no event that is meant for `select`. A system that does not know this flag
+/// returns no receipt; the timeout of 0 keeps it from waiting for an event instead.
 fn kevent_change(kqueue: &OwnedFd, mut change: RawEvent) -> io::Result<()> {
     let place = &raw mut change;
-    // SAFETY: the kernel reads one change from `place`, and then writes one event there, before the call returns.
-    match unsafe { ffi::kevent(kqueue.as_raw_fd(), place, 1, place, 1, ptr::null()) } {
+    let no_wait = ffi::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel reads one change from `place`, and then writes at most one event there, before the call returns.
+    // `no_wait` lives as long as the call.
+    match unsafe { ffi::kevent(kqueue.as_raw_fd(), place, 1, place, 1, &no_wait) } {
         -1 => Err(failed("kevent")),
-        _ => match change.data as i32 {
+        1 if change.flags & EV_ERROR != 0 => match change.data as i32 {
             0 => Ok(()),
             errno => Err(failed_with("kevent", io::Error::from_raw_os_error(errno))),
         },
+        _ => Err(failed_with(
+            "kevent: no receipt",
+            ErrorKind::Unsupported.into(),
+        )),
     }
 }
 
@@ -183,9 +193,11 @@ fn kevent_wait(
             capacity as _,
             timeout,
         ) {
-            -1 => return Err(failed("kevent")),
-            n => events.set_len(n as usize),
+            -1 => failed_wait("kevent"),
+            n => {
+                events.set_len(n as usize);
+                Ok(())
+            }
         }
     }
-    Ok(())
 }

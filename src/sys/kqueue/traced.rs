@@ -9,15 +9,14 @@ pub use real::*;
 use std::ffi::{c_int, c_uint};
 use std::{fmt, slice};
 
-/// Flags that come back, and are the same on all systems.
-const EV_ERROR: u32 = 0x4000;
+/// A flag that comes back unasked. Its number is the same on all systems.
 const EV_EOF: u32 = 0x8000;
 
 const FLAGS: &[(u32, &str)] = &[
     (EV_ADD as u32, "EV_ADD"),
     (EV_ONESHOT as u32, "EV_ONESHOT"),
     (EV_RECEIPT as u32, "EV_RECEIPT"),
-    (EV_ERROR, "EV_ERROR"),
+    (EV_ERROR as u32, "EV_ERROR"),
     (EV_EOF, "EV_EOF"),
 ];
 
@@ -53,7 +52,7 @@ impl fmt::Display for FilterFlags {
 impl fmt::Display for kevent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (flags, data, token) = (u32::from(self.flags), self.data, self.udata.addr());
-        match (flags & EV_ERROR != 0, data) {
+        match (self.flags & EV_ERROR != 0, data) {
             (true, 0) => return f.write_str("EV_ERROR 0"),
             (true, _) => return write!(f, "EV_ERROR {}", Error(data as i32)),
             _ => What(self).fmt(f)?,
