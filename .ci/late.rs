@@ -1,9 +1,9 @@
-//! `ffi.rs`, with Windows' lateness, which Wine does not have. On Windows, what became of an operation is written into its
-//! `OVERLAPPED` only when the packet is taken from the port, and nothing promises that the socket's handle is signalled before.
-//! Under Wine both are done at once. `.ci/run windows-late` runs tests with this file in the place of `ffi.rs`.
+//! `ffi.rs`, with Windows' lateness, which Wine does not have. Windows writes the result of an operation into its
+//! `OVERLAPPED` only when the packet is dequeued from the port. Wine writes it at once. `.ci/run windows-late` runs tests
+//! with this file in the place of `ffi.rs`.
 //! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
-//! And all calls but the last two can be told to fail, for `os_faults_windows.rs`.
+//! And all calls but the last one can be told to fail, for `os_faults_windows.rs`.
 #![allow(dead_code, non_snake_case, clippy::too_many_arguments)]
 
 #[path = "ffi.rs"]
@@ -14,10 +14,12 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::ffi::c_int;
 use std::sync::{LazyLock, Mutex};
-use std::{io, ptr, slice, thread, time::Duration};
+use std::{io, ptr, slice};
 
 /// The operations that were begun, and whose packets nobody has taken.
 static BEGUN: LazyLock<Mutex<HashSet<usize>>> = LazyLock::new(Mutex::default);
+
+const STATUS_PENDING: usize = 0x103;
 
 #[link(name = "kernel32")]
 unsafe extern "system" {
@@ -117,6 +119,14 @@ pub unsafe fn GetQueuedCompletionStatusEx(
     if is_due("GetQueuedCompletionStatusEx") {
         return 0;
     }
+    assert!(ulCount <= 1024, "the kernel has to look at so much memory");
+    if is_due("a packet that is not ours") {
+        for address in BEGUN.lock().unwrap().iter() {
+            let overlapped = ptr::without_provenance_mut(*address);
+            // SAFETY: the address is not looked at.
+            unsafe { real::PostQueuedCompletionStatus(CompletionPort, 0, 0, overlapped) };
+        }
+    }
     // SAFETY: as above.
     let result = unsafe {
         real::GetQueuedCompletionStatusEx(
@@ -135,7 +145,10 @@ pub unsafe fn GetQueuedCompletionStatusEx(
         };
         let mut begun = BEGUN.lock().unwrap();
         for packet in taken {
-            begun.remove(&packet.lpOverlapped.addr());
+            // SAFETY: the operation's owner waits for its packet.
+            if unsafe { packet.lpOverlapped.as_ref() }.is_some_and(|it| it.Internal != STATUS_PENDING) {
+                begun.remove(&packet.lpOverlapped.addr());
+            }
         }
     }
     result
@@ -154,10 +167,4 @@ pub unsafe fn WSAGetOverlappedResult(
     }
     // SAFETY: as above.
     unsafe { real::WSAGetOverlappedResult(s, lpOverlapped, lpcbTransfer, fWait, lpdwFlags) }
-}
-
-/// The signal may have been missed, and so nothing may depend on it.
-pub unsafe fn WaitForSingleObject(_: HANDLE, dwMilliseconds: u32) -> u32 {
-    thread::sleep(Duration::from_millis(dwMilliseconds.into()));
-    WAIT_TIMEOUT as u32
 }

@@ -28,6 +28,7 @@ pub struct OVERLAPPED_ENTRY {
     pub lpCompletionKey: usize,
     /// The operation that is complete.
     pub lpOverlapped: *mut OVERLAPPED,
+    /// The operation's `NTSTATUS`. (The page calls it reserved.) 0 in a packet that a program has posted.
     pub Internal: usize,
     pub dwNumberOfBytesTransferred: u32,
 }
@@ -53,6 +54,8 @@ pub const WSAEWOULDBLOCK: c_int = 10035;
 pub const WSAESHUTDOWN: c_int = 10058;
 /// "The receive goes on."
 pub const WSA_IO_INCOMPLETE: c_int = 996;
+/// The operation was cancelled.
+pub const ERROR_OPERATION_ABORTED: c_int = 995;
 
 #[link(name = "kernel32")]
 unsafe extern "system" {
@@ -88,10 +91,6 @@ unsafe extern "system" {
     /// Asks for an operation to end now; its packet comes all the same.
     /// <https://learn.microsoft.com/windows/win32/fileio/cancelioex-func>
     pub fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int;
-
-    /// Sleeps until an operation on the handle is complete and its packet was taken, by whatever thread.
-    /// <https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-waitforsingleobject>
-    pub fn WaitForSingleObject(hHandle: HANDLE, dwMilliseconds: u32) -> u32;
 }
 
 #[link(name = "ws2_32")]

@@ -2,8 +2,8 @@
 //!
 //! epoll and kqueue report when a read will not block, and leave the read to us. Here it is the other way round: we
 //! start the read first, with a buffer that we lend to the kernel, and go on. When data arrives the kernel puts it
-//! there, and then a packet into a port, which says that the operation is complete. `GetQueuedCompletionStatusEx` takes
-//! packets from the port, sleeping while there are none.
+//! there, and then queues a packet to a port, which says that the operation is complete. `GetQueuedCompletionStatusEx`
+//! dequeues packets from the port, and sleeps while there are none.
 //! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
 //! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
@@ -13,8 +13,8 @@
 //! once. And one can ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio and
 //! wepoll do that now. Both hide the lesson: what is lent to the kernel is the kernel's, until it says that it is done.
 //!
-//! `tcp.rs` has the operation and its life; this file has the port. Locks are taken in one order, so that no
-//! two threads wait for each other: `taken`, then an operation's `state`, then `operations`.
+//! `tcp.rs` has the operation and its life; this file has the port. Locks are taken in one order, so that no two threads
+//! wait for each other: the selector's `inbox`, then an operation's `state`, then the selector's `operations`.
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -24,32 +24,48 @@ pub use tcp::TcpStream;
 
 use super::error::{belongs_to_another, failed};
 use crate::Token;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawSocket};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::{iter, mem, ptr};
-use tcp::Operation;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use std::{iter, mem, ptr, slice};
+use tcp::{Cancel, Operation};
 
-type Packets = Vec<crate::Event>;
+/// Room for the packets of one call. The kernel has to look at all of it, however few packets there are.
+type Room = [MaybeUninit<crate::Event>];
+const MAX_PACKETS: usize = 1024;
 
-/// How long a loop that is dropped waits for the next packet of a receive that it has cancelled. It comes soon, unless
-/// the system has refused to cancel.
+/// How long a loop that is dropped waits for the next packet of a receive that it has cancelled. The packet comes soon,
+/// unless the system has refused to cancel.
 const DRAIN_MS: u32 = 10_000;
 
 pub struct Selector {
     port: OwnedHandle,
-    /// The operation of each stream that was registered, by its address, which is what a packet brings. We keep this
-    /// reference for the kernel, until the stream is gone *and* no packet is to come any more.
+    /// The operation of each stream that was registered, by the address that its packets bring. This is the kernel's
+    /// reference: it is kept until the stream is gone *and* no packet is to come any more.
     operations: Mutex<HashMap<usize, Arc<Operation>>>,
-    /// Packets that a read has taken from the port, for `select` to handle.
-    taken: Mutex<VecDeque<crate::Event>>,
-    /// Set by `wake`, for good: its packet wakes one sleeper, and is gone.
-    is_woken: AtomicBool,
+    inbox: Mutex<Inbox>,
+    /// Notified when a thread has dequeued packets, or has waited for them in vain.
+    dequeued: Condvar,
     /// Each stream that is registered gets a copy. It is weak, so that a stream does not keep our handle of the port
     /// open.
     me: Weak<Selector>,
+}
+
+/// What was dequeued from the port. Besides `select`, a read that waits for its receive dequeues packets, because perhaps
+/// no thread is in `select`. One thread at a time does so, and the others wait for it; so no thread sleeps in the port
+/// while another takes away the packet that was to wake it.
+#[derive(Default)]
+struct Inbox {
+    /// Operations that have ended, for `select` to make events of.
+    ended: VecDeque<Arc<Operation>>,
+    /// A thread is dequeuing packets.
+    is_busy: bool,
+    /// Set by `wake`, for good: its packet wakes one thread, and is gone.
+    is_woken: bool,
 }
 
 impl Selector {
@@ -60,8 +76,8 @@ impl Selector {
         Ok(Arc::new_cyclic(|me| Selector {
             port,
             operations: Mutex::default(),
-            taken: Mutex::default(),
-            is_woken: AtomicBool::new(false),
+            inbox: Mutex::default(),
+            dequeued: Condvar::new(),
             me: me.clone(),
         }))
     }
@@ -70,93 +86,120 @@ impl Selector {
         stream.attach(self)?.register(self, token)
     }
 
-    pub fn select(&self, events: &mut Packets, timeout_ms: Option<i32>) -> io::Result<()> {
+    pub fn select(
+        &self,
+        events: &mut Vec<crate::Event>,
+        timeout_ms: Option<i32>,
+    ) -> io::Result<()> {
+        events.clear();
         let capacity = events.capacity();
         if capacity == 0 {
             return Err(ErrorKind::InvalidInput.into());
         }
+        let mut inbox = lock(&self.inbox);
         let mut timeout_ms = match timeout_ms {
-            _ if self.is_woken.load(SeqCst) || !lock(&self.taken).is_empty() => 0,
+            _ if inbox.is_woken || !inbox.ended.is_empty() => 0,
             Some(ms) => ms as u32,
             None => ffi::INFINITE,
         };
         loop {
-            get_packets(&self.port, events, timeout_ms)?; // [wait]
-            let is_port_empty = events.is_empty();
-            let mut taken = lock(&self.taken);
-            taken.extend(events.drain(..));
-            let packets = iter::from_fn(|| taken.pop_front());
-            let came = packets.filter_map(|packet| self.to_event(packet));
-            events.extend(came.take(capacity));
-            if !events.is_empty() || is_port_empty {
+            let n;
+            (inbox, n) = self.dequeue(inbox, events.spare_capacity_mut(), timeout_ms)?; // [wait]
+            let ended = iter::from_fn(|| inbox.ended.pop_front());
+            let tokens = ended.filter_map(|operation| operation.to_event());
+            let new = tokens.map(|token| crate::Event(RawEvent::with_token(token)));
+            events.extend(new.take(capacity));
+            if !events.is_empty() || n == 0 {
                 return Ok(());
             }
-            timeout_ms = 0; // what came means nothing; behind it there may be something that does
+            timeout_ms = 0; // what came means nothing to the user; behind it there may be something that does
         }
     }
 
-    /// What the packet means to the user; not every packet means something.
-    fn to_event(&self, mut packet: crate::Event) -> Option<crate::Event> {
-        let operation = lock(&self.operations).get(&packet.0.address()).cloned();
-        packet.0.0.lpCompletionKey = operation?.on_packet(self)?;
-        Some(packet)
+    /// Moves packets from the port to the inbox, and waits for them if there are none. If another thread does so already,
+    /// waits for that one. Returns how many packets this thread has dequeued.
+    fn dequeue<'a>(
+        &'a self,
+        mut inbox: MutexGuard<'a, Inbox>,
+        room: &mut Room,
+        timeout_ms: u32,
+    ) -> io::Result<(MutexGuard<'a, Inbox>, usize)> {
+        if inbox.is_busy {
+            let timeout = Duration::from_millis(timeout_ms.into());
+            let result = self.dequeued.wait_timeout(inbox, timeout);
+            return Ok((result.unwrap_or_else(PoisonError::into_inner).0, 0));
+        }
+        inbox.is_busy = true;
+        drop(inbox);
+        let result = get_packets(&self.port, room, timeout_ms);
+        inbox = lock(&self.inbox);
+        inbox.is_busy = false;
+        self.dequeued.notify_all();
+        let packets = result?;
+        let ended = packets.iter().filter_map(|packet| self.on_packet(packet));
+        inbox.ended.extend(ended);
+        Ok((inbox, packets.len()))
     }
 
-    /// Takes the packets that are there, and leaves them to `select`. Windows writes the result of an operation into
-    /// its `OVERLAPPED` only when the packet is taken; and a read needs that result, even if nobody ever calls
-    /// `select`.
-    fn take_packets(&self) -> io::Result<()> {
-        let (mut packets, mut is_full) = (Packets::with_capacity(64), true);
-        let mut taken = lock(&self.taken);
-        while is_full {
-            get_packets(&self.port, &mut packets, 0)?;
-            is_full = packets.len() == packets.capacity();
-            taken.extend(packets.drain(..).filter(|packet| packet.0.address() != 0));
-            // A thread that sleeps in `select` may have waited for one of these, so we post another packet for it. (If
-            // that fails, it sleeps until the next one comes.)
-            if self.is_woken.load(SeqCst) || !taken.is_empty() {
-                post_packet(&self.port, ptr::null_mut())?;
-            }
+    /// The operation to which the packet belongs, if its stream is still there.
+    fn on_packet(&self, packet: &crate::Event) -> Option<Arc<Operation>> {
+        let address = packet.0.address();
+        let operation = lock(&self.operations).get(&address).cloned()?;
+        if operation.on_packet(packet.0.0.Internal) {
+            return Some(operation);
+        }
+        lock(&self.operations).remove(&address);
+        None
+    }
+
+    /// Dequeues packets until the condition holds. With a timeout of 0, only those that are in the port now.
+    fn dequeue_until(&self, condition: impl Fn() -> bool, timeout_ms: u32) -> io::Result<()> {
+        let mut room = [const { MaybeUninit::uninit() }; 64];
+        let (mut inbox, mut n) = (lock(&self.inbox), room.len());
+        while !condition() && (timeout_ms > 0 || n == room.len()) {
+            (inbox, n) = self.dequeue(inbox, &mut room, timeout_ms)?;
         }
         Ok(())
     }
 
-    /// By a packet of no operation.
+    /// Wakes the thread that waits in the port, by posting a packet that belongs to no operation. If that thread is not
+    /// `select` but a read, it notifies `select`.
     pub fn wake(&self) -> io::Result<()> {
-        self.is_woken.store(true, SeqCst);
+        lock(&self.inbox).is_woken = true;
         post_packet(&self.port, ptr::null_mut()) // [wake]
-            .inspect_err(|_| self.is_woken.store(false, SeqCst))
+            .inspect_err(|_| lock(&self.inbox).is_woken = false)
     }
 }
 
 impl Drop for Selector {
-    /// What is lent must come back before we give up our references. So every receive is cancelled, and then we wait
-    /// for the packets: an operation that was cancelled is not over yet, it will be over soon.
+    /// What is lent must come back before we give up our references. So every receive is cancelled, and then we wait for
+    /// the packets: an operation that was cancelled has not ended yet, it will end soon.
     fn drop(&mut self) {
-        let operations = mem::take(&mut *lock(&self.operations));
-        let mut to_come = operations.values().filter(|it| it.cancel(false)).count();
-        let mut packets = Packets::from(mem::take(&mut *lock(&self.taken)));
-        packets.reserve(64);
+        let mut lent = mem::take(&mut *lock(&self.operations));
+        lent.retain(|_, operation| operation.cancel(Cancel::LoopIsGone));
+        let mut room = [const { MaybeUninit::uninit() }; 64];
         // [drain]
-        loop {
-            for packet in packets.drain(..) {
-                if let Some(operation) = operations.get(&packet.0.address()) {
-                    operation.on_packet(self);
-                    to_come -= 1;
+        while !lent.is_empty() {
+            let packets = get_packets(&self.port, &mut room, DRAIN_MS).unwrap_or_default();
+            if packets.is_empty() {
+                // A leak is better than to wait without end, or to free what the kernel may still write to.
+                lent.values().for_each(|operation| operation.give_up());
+                return mem::forget(lent);
+            }
+            for packet in packets {
+                if let Entry::Occupied(operation) = lent.entry(packet.0.address()) {
+                    operation.get().on_packet(packet.0.0.Internal);
+                    if !operation.get().is_packet_to_come() {
+                        operation.remove();
+                    }
                 }
-            }
-            if to_come == 0 {
-                return;
-            }
-            if get_packets(&self.port, &mut packets, DRAIN_MS).is_err() || packets.is_empty() {
-                // Better a leak than to wait for ever, or to free what the kernel may write to.
-                return mem::forget(operations);
             }
         }
     }
 }
 
-/// A packet. All our handles have the key 0 in theirs, and `select` puts the user's token in its place.
+/// Laid out as a packet, so that `select` has room for packets in the user's `Events`. An event has the user's token in
+/// the place of the key.
 ///
 /// The token cannot *travel* there: the key is fixed when a socket is associated with the port, and a token is new with
 /// each `register`. It travels in the operation.
@@ -164,6 +207,15 @@ impl Drop for Selector {
 pub struct RawEvent(ffi::OVERLAPPED_ENTRY);
 
 impl RawEvent {
+    fn with_token(token: Token) -> RawEvent {
+        RawEvent(ffi::OVERLAPPED_ENTRY {
+            lpCompletionKey: token,
+            lpOverlapped: ptr::null_mut(),
+            Internal: 0,
+            dwNumberOfBytesTransferred: 0,
+        })
+    }
+
     pub fn token(&self) -> Token {
         self.0.lpCompletionKey
     }
@@ -190,7 +242,7 @@ fn associate_with_port(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> 
 }
 
 fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {
-    // The last argument counts when the port is made: it is how many threads that have taken packets may run at once.
+    // The last argument counts when the port is made: it is how many threads that have dequeued packets may run at once.
     // The default is the number of processors, and then such a thread, busy now, could keep another one asleep.
     // SAFETY: numbers are passed, and no pointer.
     match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, i32::MAX as u32) } {
@@ -199,21 +251,23 @@ fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Resu
     }
 }
 
-fn get_packets(port: &OwnedHandle, packets: &mut Packets, timeout_ms: u32) -> io::Result<()> {
-    packets.clear();
+fn get_packets<'a>(
+    port: &OwnedHandle,
+    room: &'a mut Room,
+    timeout_ms: u32,
+) -> io::Result<&'a [crate::Event]> {
     // [capacity]
-    let (room, capacity) = (packets.as_mut_ptr().cast(), packets.capacity() as u32);
-    let (port, mut n) = (port.as_raw_handle(), 0);
+    let capacity = room.len().min(MAX_PACKETS) as u32;
+    let (port, packets, mut n) = (port.as_raw_handle(), room.as_mut_ptr().cast(), 0);
     // SAFETY: `room` has space for `capacity` packets, a `crate::Event` is laid out as one, and we alone have access.
     // The kernel writes that many at most, and `n` says how many it has written.
     unsafe {
-        match ffi::GetQueuedCompletionStatusEx(port, room, capacity, &mut n, timeout_ms, 0) {
-            0 if last_error() == ffi::WAIT_TIMEOUT => (),
-            0 => return Err(failed("GetQueuedCompletionStatusEx")),
-            _ => packets.set_len(n as usize),
+        match ffi::GetQueuedCompletionStatusEx(port, packets, capacity, &mut n, timeout_ms, 0) {
+            0 if last_error() == ffi::WAIT_TIMEOUT => Ok(&[]),
+            0 => Err(failed("GetQueuedCompletionStatusEx")),
+            _ => Ok(slice::from_raw_parts(room.as_ptr().cast(), n as usize)),
         }
     }
-    Ok(())
 }
 
 fn post_packet(port: &OwnedHandle, overlapped: *mut ffi::OVERLAPPED) -> io::Result<()> {

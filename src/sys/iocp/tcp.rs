@@ -1,70 +1,68 @@
 //! The stream, and the operation with which it lends the kernel a buffer.
 //!
-//! ```text
-//!            register: WSARecv                                  poll has the packet: an event
-//!   Idle ------------------------------> Receiving -----------------------------------------------> Idle
-//!    |                                       |                                                       ^
-//!    |                                       |  read: it is complete already                         |
-//!    |  register: something is left unread   v                       poll has the packet: an event,  |
-//!    +--------------------------------> PacketPending -----------------------------------------------+
-//!             (we post a packet)                                     if there is still something to read
-//! ```
+//! The phases of an operation, and what leads from one to the next:
 //!
-//! There is a fourth phase, `Deferred`: registered while another thread was reading the socket itself; the receive
-//! starts when that read returns. And if a read consumes everything before `poll` has the packet, that packet is no
-//! event: a new receive starts instead.
+//! | phase | what happens | next phase |
+//! | --- | --- | --- |
+//! | `Idle` | `register`, and nothing is left unread: `WSARecv` | `Lent` |
+//! | `Idle` | `register`, and something is left unread: we post a packet | `Posted` |
+//! | `Idle` | `register`, while a thread reads the socket itself | `Deferred` |
+//! | `Deferred` | the last of these reads returns | as after `register` |
+//! | `Lent` | the receive's packet is dequeued | `Ended` |
+//! | `Posted` | our packet is dequeued | `Ended` |
+//! | `Ended` | `select`, and something is left unread: an event | `Idle` |
+//! | `Ended` | `select`, and reads have consumed everything: no event | as after `register` |
 //!
-//! While `Receiving`, the kernel may write to the `OVERLAPPED` and to the buffer, even after the stream was dropped. So
-//! they live in an [`Operation`], to which there are two references: the stream's, and one in the selector on the
-//! kernel's behalf.
+//! To register again in one of the last three phases only replaces the token.
+//!
+//! While `Lent`, the kernel may write to the `OVERLAPPED` and to the buffer, even after the stream was dropped. So they
+//! live in an [`Operation`], to which there are two references: the stream's, and one in the selector on the kernel's
+//! behalf.
 
 use super::super::error::{belongs_to_another, failed_with};
-use super::super::recv;
+use super::super::{recv, recv_vectored};
 use super::{Selector, associate_with_port, ffi, last_error, lock, post_packet};
 use crate::Token;
 use std::cell::UnsafeCell;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSliceMut, Read};
+use std::net::{self, Shutdown};
 use std::ops::Range;
 use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::{mem, net, ptr};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
+use std::time::Duration;
+use std::{mem, ptr};
 
 /// What a stream lends. This is no limit, because a read goes on with the socket itself when the buffer is empty; and a
 /// larger one would cost its memory 10,000 times if there are 10,000 streams.
 const BUFFER_SIZE: usize = 4096;
 
-/// How often a blocking read looks for its packet. Nothing promises that the socket's handle is signaled before somebody
-/// takes the packet, and perhaps nobody else does; and the next operation on the handle, such as a write, resets it.
-const RECHECK_MS: u32 = 10;
-
 /// What one receive needs. A stream has one of these, and uses it for one receive after the other.
 ///
 /// The selector gives up its reference when the stream is gone and no packet is to come any more: in `TcpStream::drop`,
-/// in [`on_packet`](Operation::on_packet), or in `Selector::drop`.
+/// in `Selector::on_packet`, or in `Selector::drop`.
 pub struct Operation {
     overlapped: UnsafeCell<ffi::OVERLAPPED>,
     buffer: UnsafeCell<[u8; BUFFER_SIZE]>,
-    /// Open until `State::is_dropped`.
+    /// Open until the stream is dropped.
     socket: RawSocket,
     /// Whose port the socket belongs to, from the first registration on.
     selector: OnceLock<Weak<Selector>>,
     state: Mutex<State>,
+    /// Notified when a read need no longer wait for the phase to change.
+    returned: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     phase: Phase,
     token: Token,
-    /// What the receive brought and nobody has read yet: some bytes of the buffer (none: the end of the stream), or an
+    /// The result of a receive, as far as it has not been read: bytes of the buffer (none: the end of the stream), or an
     /// error.
     unread: Option<Result<Range<usize>, i32>>,
     /// How many threads are reading the socket itself, because nothing was lent when they came.
     direct_reads: usize,
-    /// The stream or the selector is going away, and nothing is to start any more.
-    is_cancelled: bool,
-    /// The stream is gone, its socket about to be closed.
-    is_dropped: bool,
+    cancelled: Option<Cancel>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -73,16 +71,38 @@ enum Phase {
     #[default]
     Idle,
     /// Registered during a direct read. A receive beside it would share the bytes with it, in no defined order. So the
-    /// last of these reads starts the receive.
+    /// last of these reads starts the receive, and other reads wait for that.
     Deferred,
     /// The kernel has the `OVERLAPPED` and the buffer. A packet will come.
-    Receiving,
-    /// Nothing is lent, but there is a packet that `select` has not handled: the receive's, or one that we have posted.
-    PacketPending,
+    Lent,
+    /// Nothing is lent. A packet of our own will come.
+    Posted,
+    /// The packet was dequeued, and the operation is in the inbox of `select`.
+    Ended,
 }
 
-// SAFETY: `overlapped` and `buffer` belong to the kernel while `Receiving`, when we pass `overlapped` to system calls
-// only. Otherwise they belong to the holder of the lock of `state`.
+/// Why we have cancelled a receive. Its error is then ours, and says nothing about the connection.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Cancel {
+    /// Its socket is about to be closed.
+    StreamIsGone,
+    LoopIsGone,
+    ReadingIsShutDown,
+}
+
+impl State {
+    /// A read has to wait: what comes next goes to the buffer, or to an earlier read.
+    fn holds_up_reads(&self) -> bool {
+        matches!(self.phase, Phase::Deferred | Phase::Lent)
+    }
+
+    fn is_packet_to_come(&self) -> bool {
+        matches!(self.phase, Phase::Lent | Phase::Posted)
+    }
+}
+
+// SAFETY: `overlapped` and `buffer` belong to the kernel while `Lent`, when we pass `overlapped` to system calls only.
+// Otherwise they belong to the holder of the lock of `state`.
 unsafe impl Send for Operation {}
 // SAFETY: likewise.
 unsafe impl Sync for Operation {}
@@ -96,10 +116,11 @@ impl Operation {
             socket,
             selector: OnceLock::new(),
             state: Mutex::default(),
+            returned: Condvar::new(),
         }
     }
 
-    /// By this a packet names its operation.
+    /// A packet names its operation by this address.
     pub fn address(&self) -> usize {
         self.overlapped.get() as usize
     }
@@ -108,41 +129,44 @@ impl Operation {
         let mut state = lock(&self.state);
         state.token = token; // [token]
         match state.phase {
-            Phase::Idle | Phase::Deferred => self.arm(selector, &mut state),
+            Phase::Idle | Phase::Deferred => {
+                self.arm(&mut state)?; // [arm]
+                self.announce(selector, &mut state)
+            }
             // The packet that will come finds the new token.
-            Phase::Receiving | Phase::PacketPending => Ok(()),
+            Phase::Lent | Phase::Posted | Phase::Ended => Ok(()),
         }
     }
 
-    fn arm(&self, selector: &Selector, state: &mut State) -> io::Result<()> {
-        // [arm]
-        if !self.start_receive(state)? {
-            // Unread data is an event too, so we post the packet that a receive would have brought.
-            post_packet(&selector.port, self.overlapped.get())?;
-            state.phase = Phase::PacketPending;
-        }
+    /// Starts a receive now, or lets the last direct read start it. If there is something to read already, no receive is
+    /// needed, and the phase remains `Idle`.
+    fn arm(&self, state: &mut State) -> io::Result<()> {
+        state.phase = match (&state.unread, state.direct_reads) {
+            (Some(_), _) => Phase::Idle,
+            (None, 1..) => Phase::Deferred,
+            (None, 0) => match self.wsa_recv() {
+                Ok(()) => Phase::Lent, // [lend]
+                // The system has no room for the receive. That says nothing about the stream.
+                Err(error @ (ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK)) => {
+                    state.phase = Phase::Idle;
+                    return Err(failed_with("WSARecv", io::Error::from_raw_os_error(error)));
+                }
+                Err(error) => {
+                    state.unread = Some(Err(error));
+                    Phase::Idle
+                }
+            },
+        };
         Ok(())
     }
 
-    /// Starts a receive, at once or when the direct reads have returned; returns `true` either way. `false`: there is
-    /// something to read already, so no receive is needed.
-    fn start_receive(&self, state: &mut State) -> io::Result<bool> {
-        if state.unread.is_some() {
-            return Ok(false);
+    /// If `arm` has found that there is no need to wait, posts the packet that a receive would have brought.
+    fn announce(&self, selector: &Selector, state: &mut State) -> io::Result<()> {
+        if state.phase == Phase::Idle {
+            post_packet(&selector.port, self.overlapped.get())?;
+            state.phase = Phase::Posted;
         }
-        if state.direct_reads > 0 {
-            state.phase = Phase::Deferred;
-            return Ok(true);
-        }
-        match self.wsa_recv() {
-            Ok(()) => state.phase = Phase::Receiving, // [lend]
-            // The system has no room for it. That says nothing about the stream.
-            Err(error @ (ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK)) => {
-                return Err(failed_with("WSARecv", io::Error::from_raw_os_error(error)));
-            }
-            Err(error) => state.unread = Some(Err(error)),
-        }
-        Ok(state.unread.is_none())
+        Ok(())
     }
 
     /// Lends the kernel what it needs. From `Ok` on that is the kernel's, even if there were bytes to receive at once:
@@ -153,8 +177,8 @@ impl Operation {
         let (len, buf) = (BUFFER_SIZE as u32, self.buffer.get().cast());
         let (buffers, none, mut flags) = (ffi::WSABUF { len, buf }, ptr::null_mut(), 0);
         // SAFETY: the socket is open. `buffers` and `flags` are used until the call returns. `overlapped` and the
-        // buffer are ours to lend, for `state` is locked and was not `Receiving`; and they stay where they are until
-        // the packet was taken, for until then the selector keeps a reference to this operation.
+        // buffer are ours to lend, because `state` is locked and was not `Lent`; and they stay where they are until the
+        // packet was dequeued, because until then the selector keeps a reference to this operation.
         let result = unsafe {
             let (socket, overlapped) = (self.socket as ffi::SOCKET, self.overlapped.get());
             ffi::WSARecv(socket, &buffers, 1, none, &mut flags, overlapped, None)
@@ -165,59 +189,122 @@ impl Operation {
         }
     }
 
-    /// If the receive is complete, keeps what it brought. That ends the loan; but its packet has yet to be handled, and
-    /// until then this operation must stay where it is.
-    fn check_receive(&self, state: &mut State) {
-        if state.phase != Phase::Receiving {
-            return;
+    /// Handles a packet that was dequeued. Returns whether the stream is still there.
+    pub fn on_packet(&self, status: usize) -> bool {
+        let mut state = lock(&self.state);
+        if state.cancelled == Some(Cancel::StreamIsGone) {
+            state.phase = Phase::Idle;
+            return false;
         }
+        match state.phase {
+            Phase::Lent => self.take_back(&mut state, status),
+            Phase::Posted => state.phase = Phase::Ended,
+            Phase::Idle | Phase::Deferred | Phase::Ended => (), // not a packet of ours
+        }
+        self.returned.notify_all();
+        true
+    }
+
+    /// Ends the loan, and keeps the result of the receive. The thread that has dequeued the packet asks for it, because
+    /// the kernel writes the result into the `OVERLAPPED` on behalf of that thread; other threads find it under the lock.
+    fn take_back(&self, state: &mut State, status: usize) {
         let (mut n, mut flags) = (0, 0);
         // SAFETY: the socket is open, `overlapped` is where it was, and the numbers are used until the call returns.
         let is_complete = unsafe {
             let (socket, overlapped) = (self.socket as ffi::SOCKET, self.overlapped.get());
             ffi::WSAGetOverlappedResult(socket, overlapped, &mut n, 0, &mut flags)
         };
-        state.unread = match (is_complete, last_error()) {
-            (0, ffi::WSA_IO_INCOMPLETE) => return,
-            // We have cancelled it, which is no news for a reader. The error's code would not say that it was us.
-            (0, _) if state.is_cancelled => None,
-            (0, error) => Some(Err(error)),
+        state.unread = match (is_complete, last_error(), state.cancelled) {
+            // The receive goes on: this packet was posted by other software, which is not to have our address.
+            (0, ffi::WSA_IO_INCOMPLETE, _) if status == 0 => return,
+            // Wine, when the thread that has started the receive exits just as data arrives: it has ended, and read nothing.
+            (0, ffi::WSA_IO_INCOMPLETE, _) => None,
+            // The error's code would not say that we have caused it.
+            (0, _, Some(Cancel::ReadingIsShutDown)) => Some(Ok(0..0)),
+            (0, _, Some(_)) => None,
+            (0, error, None) => Some(Err(error)),
             _ => Some(Ok(0..n as usize)),
         };
-        state.phase = Phase::PacketPending; // [return]
+        state.phase = Phase::Ended; // [return]
     }
 
-    /// Handles a packet that was taken from the port. Returns the token if it is an event.
-    pub fn on_packet(&self, selector: &Selector) -> Option<Token> {
+    /// Returns the token if there is an event, now that `select` has found the operation in its inbox.
+    pub fn to_event(&self) -> Option<Token> {
         let mut state = lock(&self.state);
-        if state.is_dropped {
-            lock(&selector.operations).remove(&self.address());
-        } else {
-            self.check_receive(&mut state);
-        }
-        state.phase = Phase::Idle;
-        if state.is_cancelled {
+        if state.phase != Phase::Ended || state.cancelled == Some(Cancel::StreamIsGone) {
             return None;
         }
-        // If a read has consumed everything already, there is no event yet: the registration waits on. If it cannot,
-        // the event comes after all, as a hint to look and to register again.
-        let waits_on = self.start_receive(&mut state).unwrap_or(false);
-        (!waits_on).then_some(state.token)
+        // If reads have consumed everything already, there is no event yet: the registration waits on. If the system
+        // refuses that, the event comes after all, as a hint to look and to register again.
+        let _ = self.arm(&mut state);
+        (state.phase == Phase::Idle).then_some(state.token)
     }
 
-    /// For the time before the stream or the port is closed. Returns whether there is a packet still to handle.
-    pub fn cancel(&self, is_dropped: bool) -> bool {
+    /// Cancels any receive in flight. Call before closing the stream or the port. Returns whether a packet is still to
+    /// come.
+    pub fn cancel(&self, why: Cancel) -> bool {
         let mut state = lock(&self.state);
-        if state.phase == Phase::Receiving && !state.is_dropped {
-            // Closing would cancel it too, but then Windows resets the connection:
-            // <https://github.com/libuv/libuv/pull/3036>
-            // This fails if the receive is complete; then its packet is on the way to `on_packet`.
-            // SAFETY: the socket is open, and the pointer only says which operation is meant.
-            unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
+        if state.cancelled != Some(Cancel::StreamIsGone) {
+            state.cancelled = Some(why);
+            if state.phase == Phase::Lent {
+                // Closing would cancel it too, but then Windows resets the connection:
+                // <https://github.com/libuv/libuv/pull/3036>
+                // This fails if the receive is complete; then its packet is on the way.
+                // SAFETY: the socket is open, and the pointer only says which operation is meant.
+                unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
+            }
         }
-        state.is_cancelled = true;
-        state.is_dropped |= is_dropped;
-        matches!(state.phase, Phase::Receiving | Phase::PacketPending)
+        state.is_packet_to_come()
+    }
+
+    pub fn is_packet_to_come(&self) -> bool {
+        lock(&self.state).is_packet_to_come()
+    }
+
+    /// Call when the loop is gone, and a receive could not be cancelled: what it receives is lost to the stream.
+    pub fn give_up(&self) {
+        let mut state = lock(&self.state);
+        if state.phase == Phase::Lent {
+            state.unread = Some(Err(ffi::ERROR_OPERATION_ABORTED));
+            state.phase = Phase::Idle;
+        }
+        self.returned.notify_all();
+    }
+
+    /// Waits until reads are no longer held up, or the timeout has expired.
+    fn wait(&self, timeout_ms: u32) -> io::Result<()> {
+        let state = &self.state;
+        if let Some(selector) = self.selector() {
+            return selector.dequeue_until(|| !lock(state).holds_up_reads(), timeout_ms);
+        }
+        // The loop is being dropped, and dequeues the last packets itself.
+        let timeout = Duration::from_millis(timeout_ms.into());
+        let is_held_up = |state: &mut State| state.holds_up_reads();
+        drop(
+            self.returned
+                .wait_timeout_while(lock(state), timeout, is_held_up),
+        );
+        Ok(())
+    }
+
+    /// What a direct read finds, it need not share with a receive: `register` heeds `direct_reads`.
+    fn end_direct_read(&self) {
+        // Declared before the lock, and so dropped after it: if this is the last reference, `Selector::drop` locks
+        // `state`.
+        let selector = self.selector();
+        let mut state = lock(&self.state);
+        state.direct_reads -= 1;
+        if state.phase != Phase::Deferred || state.direct_reads > 0 {
+            return;
+        }
+        state.phase = Phase::Idle;
+        if let Some(selector) = &selector {
+            // If the system refuses the receive, the event comes as a hint. If it refuses even that, there is no way left to
+            // tell the user.
+            let _ = self.arm(&mut state);
+            let _ = self.announce(selector, &mut state);
+        }
+        self.returned.notify_all();
     }
 
     fn selector(&self) -> Option<Arc<Selector>> {
@@ -273,56 +360,74 @@ impl TcpStream {
         Ok(())
     }
 
-    /// What is in the buffer, and after that what is in the socket.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.inner.shutdown(how)?;
+        if how != Shutdown::Write {
+            self.operation.cancel(Cancel::ReadingIsShutDown); // it would go on until the peer sends or closes
+        }
+        Ok(())
+    }
+
+    /// Reads what is in the buffer, and after that what is in the socket.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0); // on Windows, to receive nothing may mean to wait
+        match self.read_buffer(&mut [IoSliceMut::new(buf)])? {
+            Some(n) => Ok(n),
+            None => self.read_directly(|socket| recv(socket, buf)),
+        }
+    }
+
+    pub fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        match self.read_buffer(bufs)? {
+            Some(n) => Ok(n),
+            None => self.read_directly(|socket| recv_vectored(socket, bufs)),
+        }
+    }
+
+    /// `None`: the buffer is empty. A direct read begins, and `read_directly` has to end it.
+    fn read_buffer(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(Some(0)); // on Windows, to receive nothing may mean to wait
         }
         let operation = &*self.operation;
         let mut state = lock(&operation.state);
-        while state.phase == Phase::Receiving {
+        while state.holds_up_reads() {
             drop(state);
-            let result = operation.selector().map_or(Ok(()), |it| it.take_packets());
+            let is_nonblocking = self.is_nonblocking.load(SeqCst);
+            operation.wait(if is_nonblocking { 0 } else { ffi::INFINITE })?;
             state = lock(&operation.state);
-            operation.check_receive(&mut state);
-            if state.phase == Phase::Receiving {
-                result?; // not before: what is here can be read although the port fails
-                if self.is_nonblocking.load(SeqCst) {
-                    return Err(ErrorKind::WouldBlock.into());
-                }
-                drop(state);
-                // SAFETY: the socket is open, and no pointer is passed.
-                unsafe { ffi::WaitForSingleObject(operation.socket as ffi::HANDLE, RECHECK_MS) };
-                state = lock(&operation.state);
+            if is_nonblocking && state.holds_up_reads() {
+                return Err(ErrorKind::WouldBlock.into());
             }
         }
         match state.unread.take() {
             Some(Ok(unread)) => {
-                let n = unread.len().min(buf.len());
                 // SAFETY: nothing is lent, and so the buffer belongs to the holder of the lock of `state`.
-                let buffer = unsafe { &*operation.buffer.get() };
-                buf[..n].copy_from_slice(&buffer[unread.start..][..n]); // [read]
-                if n < unread.len() {
+                let mut rest = &unsafe { &*operation.buffer.get() }[unread.clone()];
+                let n = bufs
+                    .iter_mut()
+                    .map(|buf| rest.read(buf))
+                    .sum::<io::Result<usize>>()?; // [read]
+                if !rest.is_empty() {
                     state.unread = Some(Ok(unread.start + n..unread.end));
                 }
-                return Ok(n);
+                Ok(Some(n))
             }
             // As `std` has it, where the socket says so.
-            Some(Err(ffi::WSAESHUTDOWN)) => return Ok(0),
-            Some(Err(error)) => return Err(io::Error::from_raw_os_error(error)),
-            None => state.direct_reads += 1,
+            Some(Err(ffi::WSAESHUTDOWN)) => Ok(Some(0)),
+            Some(Err(error)) => Err(io::Error::from_raw_os_error(error)),
+            None => {
+                state.direct_reads += 1;
+                Ok(None)
+            }
         }
-        drop(state);
-        let result = recv(&self.inner, buf);
-        // Declared before the lock, and so dropped after it: if this is the last reference, `Selector::drop` locks
-        // `state`.
-        let selector = operation.selector();
-        let mut state = lock(&operation.state);
-        state.direct_reads -= 1;
-        if let (Phase::Deferred, 0, Some(selector)) = (state.phase, state.direct_reads, &selector) {
-            // If this fails, there is nobody to tell. The next `register` tries again.
-            let _ = operation.arm(selector, &mut state);
-        }
+    }
+
+    fn read_directly(
+        &self,
+        recv: impl FnOnce(&net::TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let result = recv(&self.inner);
+        self.operation.end_direct_read();
         result
     }
 }
@@ -330,7 +435,7 @@ impl TcpStream {
 impl Drop for TcpStream {
     fn drop(&mut self) {
         // `inner` is closed after this, so its number is still ours.
-        let is_packet_to_come = self.operation.cancel(true); // [take-back]
+        let is_packet_to_come = self.operation.cancel(Cancel::StreamIsGone); // [take-back]
         if let (false, Some(selector)) = (is_packet_to_come, self.operation.selector()) {
             lock(&selector.operations).remove(&self.operation.address());
         }

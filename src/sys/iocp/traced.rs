@@ -6,7 +6,7 @@
 #[path = "ffi.rs"]
 mod real;
 
-use crate::sys::trace::{Call, Events, Name, Timeout};
+use crate::sys::trace::{Call, Events, Timeout};
 pub use real::*;
 use std::ffi::c_int;
 use std::{fmt, slice};
@@ -155,22 +155,6 @@ pub unsafe fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_in
     let call = Call::make(0, || unsafe { real::CancelIoEx(hFile, lpOverlapped) });
     let (handle, operation, result) = (Handle(hFile), Operation(lpOverlapped), call.result);
     call.tell(format_args!("CancelIoEx({handle}, {operation})"), result)
-}
-
-pub unsafe fn WaitForSingleObject(hHandle: HANDLE, dwMilliseconds: u32) -> u32 {
-    // SAFETY: as the caller says.
-    let call = Call::make(u32::MAX, || unsafe {
-        real::WaitForSingleObject(hHandle, dwMilliseconds)
-    });
-    let ended_by = Name(
-        call.result.into(),
-        &[(0, "WAIT_OBJECT_0"), (WAIT_TIMEOUT as i64, "WAIT_TIMEOUT")],
-    );
-    let (handle, timeout) = (Handle(hHandle), timeout(dwMilliseconds));
-    call.tell_wait(
-        format_args!("WaitForSingleObject({handle}, {timeout})"),
-        ended_by,
-    )
 }
 
 pub unsafe fn WSARecv(
