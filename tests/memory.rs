@@ -3,9 +3,12 @@
 mod common;
 
 use common::counting::{Counting, allocations, live_bytes};
-use common::os::allow_open_handles;
-use common::{Loop, STATES, pair, readable_pair, stream_in};
+use common::os::{allow_open_handles, interrupt};
+use common::{Loop, PATIENCE, STATES, pair, readable_pair, stream_in};
+use minimio::Interests;
 use std::io::{ErrorKind, Read, Write};
+use std::thread;
+use std::time::Instant;
 
 #[global_allocator]
 static GLOBAL: Counting = Counting;
@@ -90,4 +93,28 @@ fn a_round_of_waiting_reading_and_registering_allocates_nothing() {
     assert!(before > 0, "this counts nothing");
     (0..100).for_each(|_| round(&mut event_loop));
     assert_eq!(allocations() - before, 0);
+}
+
+/// A signal, where there are any, ends the wait of the system and not that of `poll`.
+#[test]
+fn an_interrupted_wait_allocates_nothing() {
+    const INTERRUPTIONS: usize = 100;
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    let poller = thread::spawn(move || {
+        event_loop.expect_none(); // which makes room for what is needed ever after
+        let before = allocations();
+        let n = event_loop.poll.poll(&mut event_loop.events, None).unwrap();
+        (n, allocations() - before)
+    });
+    let give_up = Instant::now() + PATIENCE;
+    while interrupt(&poller) < INTERRUPTIONS {
+        assert!(Instant::now() < give_up, "no signal arrives");
+        thread::yield_now();
+    }
+    let (stream, _peer) = readable_pair();
+    registrator
+        .register(&stream, 1, Interests::READABLE)
+        .unwrap();
+    assert_eq!(poller.join().unwrap(), (1, 0));
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Loop, pair, readable_pair, within_patience};
-use minimio::{Event, Events, Poll};
+use minimio::{Event, Events, Interests, Poll};
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -288,4 +288,15 @@ fn what_may_be_sent_and_shared_is_what_the_documents_say() {
     is_debug::<Events>();
     is_debug::<minimio::Registrator>();
     is_debug::<minimio::TcpStream>();
+}
+
+#[test]
+fn what_is_printed_for_people_is_one_short_line() {
+    let Loop {
+        poll, registrator, ..
+    } = Loop::new();
+    assert_eq!(format!("{poll:?}"), "Poll { .. }");
+    assert_eq!(format!("{registrator:?}"), "Registrator { .. }");
+    let interests = (Interests::READABLE, Interests::WRITABLE);
+    assert_eq!(format!("{interests:?}"), "(READABLE, WRITABLE)");
 }

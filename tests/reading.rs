@@ -6,7 +6,7 @@ use common::{
     Loop, byte_at, pair, readable_pair, reset, wait_for_data_unless_lent, within_patience,
 };
 use minimio::{Interests, TcpStream};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 use std::thread;
 
@@ -339,5 +339,61 @@ fn what_we_have_shut_down_ourselves_has_ended() {
         event_loop.register(&stream, 2);
         event_loop.expect(&[2]);
         assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+    }
+}
+
+/// A registration and a read that wait when reading is shut down.
+#[test]
+fn shutting_down_reading_ends_what_waits() {
+    let mut event_loop = Loop::new();
+    let (stream, _peer) = pair();
+    event_loop.register(&stream, 1);
+    stream.shutdown(Shutdown::Read).unwrap();
+    event_loop.expect(&[1]);
+    assert_eq!((&stream).read(&mut [0; 8]).unwrap(), 0);
+
+    let (stream, _peer) = pair();
+    event_loop.register(&stream, 2);
+    let (sender, started) = std::sync::mpsc::channel();
+    thread::scope(|threads| {
+        let reader = threads.spawn(|| {
+            sender.send(()).unwrap();
+            (&stream).read(&mut [0; 8])
+        });
+        started.recv().unwrap();
+        stream.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), 0);
+    });
+    event_loop.expect(&[2]);
+}
+
+/// From the buffer that a stream lends on Windows, and from the socket.
+#[test]
+fn several_buffers_are_filled_and_written_in_order() {
+    for is_registered in [false, true] {
+        let mut event_loop = Loop::new();
+        let (mut stream, mut peer) = pair();
+        if is_registered {
+            event_loop.register(&stream, 1);
+        }
+        peer.write_all(b"abcdefg").unwrap();
+        if is_registered {
+            event_loop.expect(&[1]);
+        } else {
+            wait_for_data_unless_lent(&stream);
+        }
+        let (mut one, mut none, mut two, mut rest) = ([0; 1], [0; 0], [0; 2], [0; 9]);
+        let mut bufs = [&mut one[..], &mut none, &mut two].map(IoSliceMut::new);
+        assert_eq!(stream.read_vectored(&mut bufs).unwrap(), 3);
+        assert_eq!(stream.read_vectored(&mut []).unwrap(), 0);
+        let mut bufs = [&mut none[..], &mut rest].map(IoSliceMut::new);
+        assert_eq!(stream.read_vectored(&mut bufs).unwrap(), 4);
+        assert_eq!((one, two, &rest[..4]), (*b"a", *b"bc", &b"defg"[..]));
+
+        let bufs = [&b"h"[..], b"", b"ijk"].map(IoSlice::new);
+        assert_eq!(stream.write_vectored(&bufs).unwrap(), 4);
+        let mut text = [0; 4];
+        peer.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"hijk");
     }
 }

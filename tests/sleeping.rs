@@ -1,13 +1,14 @@
-//! Whoever waits, sleeps: a wait that looks at the clock again and again keeps every promise but this one.
+//! A thread that waits sleeps: a wait that looks at the clock again and again keeps every promise but this one.
 //!
-//! One test, for it measures what the whole process does.
+//! One test, because it measures what the whole process does.
 
 mod common;
 
 use common::os::processor_time;
-use common::{Loop, readable_pair};
+use common::{Loop, pair, readable_pair};
 use minimio::{Events, Interests, Poll};
 use std::hint::spin_loop;
+use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,13 +25,15 @@ fn be_busy(time: Duration) {
     }
 }
 
-/// Of several, for while a busy machine lets nobody work, even work is cheap.
+/// One of several tries is enough, because work too is cheap while a busy machine lets this process do none.
 #[test]
 fn a_wait_costs_no_work() {
-    let costs_little =
-        |wait: fn()| (0..8).any(|_| cost(wait) <= cost(|| be_busy(Duration::from_millis(10))));
-    assert!(costs_little(wait_for_the_timeout));
-    assert!(costs_little(wait_for_an_event));
+    let costs_little = |cost_of_wait: fn() -> u64| {
+        (0..8).any(|_| cost_of_wait() <= cost(|| be_busy(Duration::from_millis(10))))
+    };
+    assert!(costs_little(|| cost(wait_for_the_timeout)));
+    assert!(costs_little(|| cost(wait_for_an_event)));
+    assert!(costs_little(cost_of_many_reads));
 }
 
 fn wait_for_the_timeout() {
@@ -55,4 +58,22 @@ fn wait_for_an_event() {
         let n = event_loop.poll.poll(&mut event_loop.events, None).unwrap();
         assert_eq!(n, 1);
     });
+}
+
+/// Reads that block on registered streams, while no thread polls: on Windows each of them waits for a packet.
+fn cost_of_many_reads() -> u64 {
+    let event_loop = Loop::new();
+    let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
+    thread::scope(|threads| {
+        for (stream, _) in &pairs {
+            event_loop.register(stream, 1);
+            threads.spawn(move || assert_eq!((&*stream).read(&mut [0; 8]).unwrap(), 1));
+        }
+        wait_for_the_timeout(); // until they all wait
+        let cost = cost(wait_for_the_timeout);
+        for (_, peer) in &pairs {
+            (&*peer).write_all(b"!").unwrap();
+        }
+        cost
+    })
 }

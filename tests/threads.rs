@@ -310,6 +310,42 @@ fn a_registration_beside_a_read_gives_an_event() {
     }
 }
 
+/// Two threads read by turns, so that one of them is always in a read. On Windows the registration has to wait for such a
+/// read, but not for ever.
+#[test]
+fn a_registration_beside_two_readers_gives_an_event() {
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    let (stream, mut peer) = pair();
+    let (read, is_done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                while !is_done.load(SeqCst) {
+                    read.fetch_add((&stream).read(&mut [0]).unwrap(), SeqCst);
+                }
+            });
+        }
+        let poller = threads.spawn(move || event_loop.wait());
+        for written in 1.. {
+            peer.write_all(b"!").unwrap();
+            while read.load(SeqCst) < written && !poller.is_finished() {
+                thread::yield_now();
+            }
+            match written {
+                10 => registrator
+                    .register(&stream, 1, Interests::READABLE)
+                    .unwrap(),
+                _ if poller.is_finished() => break,
+                _ => (),
+            }
+        }
+        is_done.store(true, SeqCst);
+        peer.shutdown(net::Shutdown::Write).unwrap();
+        assert_eq!(poller.join().unwrap(), [1]);
+    });
+}
+
 /// Two threads that register it at the same moment, so close together that one of them finds the other halfway.
 #[test]
 fn two_threads_register_one_stream_at_the_same_moment() {
