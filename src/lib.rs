@@ -55,8 +55,8 @@
 //! sleep, how long it took. `cargo run --example delayserver --features trace` says on Linux, of its shortest request:
 //!
 //! ```text
-//!      0.621 ms  main         epoll_ctl(fd 7, EPOLL_CTL_ADD, fd 19, EPOLLIN|EPOLLRDHUP|EPOLLONESHOT, token 9) = 0
-//!      0.670 ms  reactor      epoll_wait(fd 7, capacity 1024, timeout 200 ms) = 1: [EPOLLIN|EPOLLRDHUP token 9]  (100.570 ms)
+//!      0.621 ms  main         epoll_ctl(fd 7, EPOLL_CTL_ADD, fd 19, EPOLLIN|EPOLLONESHOT, token 9) = 0
+//!      0.670 ms  reactor      epoll_wait(fd 7, capacity 1024, timeout 200 ms) = 1: [EPOLLIN token 9]  (100.570 ms)
 //!    101.329 ms  main         recv(fd 19, 32 bytes) = 32  (0.003 ms)
 //! ```
 //!

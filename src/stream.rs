@@ -17,17 +17,24 @@ use std::net::{self, Shutdown, ToSocketAddrs};
 /// # Platform differences
 ///
 /// Read a registered stream through this type only. On Windows the system puts what arrives into a buffer of 4 KiB that
-/// the stream lends it, where code that reads the raw socket does not see it.
+/// the stream lends to the kernel, where code that reads the raw socket does not see it. While the buffer is lent:
 ///
-/// While that buffer is lent, a blocking read on Windows ignores the read timeout that a `std` stream was given. When
-/// reading is [shut down](TcpStream::shutdown) then, the read does not return, and no event comes, until the peer sends
-/// something or closes. After a write that has timed out Windows [guarantees
-/// nothing](https://learn.microsoft.com/windows/win32/winsock/sol-socket-socket-options): a receive may be cancelled
-/// with it, and the next read says so. And a duplicate of a registered stream cannot be registered.
+/// - A blocking read ignores the read timeout that a `std` stream was given.
+/// - To drop the stream or the loop cancels the receive. On Windows a cancellation ends [every receive of the
+///   connection](https://github.com/dotnet/corefx/pull/34212), so a read that blocks on a duplicate of the stream may fail
+///   with it.
+/// - After a write that has timed out Windows [guarantees
+///   nothing](https://learn.microsoft.com/windows/win32/winsock/sol-socket-socket-options): the receive may be cancelled
+///   with it, and the next read returns that error.
+///
+/// On Windows a duplicate of a registered stream cannot be registered.
 ///
 /// Windows does not report whether a socket is in non-blocking mode. So if a `std` stream was in that mode before it
 /// became one of these, call `set_nonblocking(true)` again; otherwise a read that comes before the event waits for
 /// data.
+///
+/// On Unix, a socket whose option `SO_RCVLOWAT` was raised is not readable, and has no event, until that many bytes have
+/// arrived.
 ///
 /// # Examples
 ///
@@ -62,6 +69,10 @@ impl TcpStream {
     }
 
     /// Ends reading, writing or both, while the stream stays open. As [`std::net::TcpStream::shutdown`].
+    ///
+    /// After reading was shut down, a read returns 0, and a registration that waits gets its event. On Windows, data that
+    /// has arrived unread, or arrives later, [resets the
+    /// connection](https://learn.microsoft.com/windows/win32/api/winsock/nf-winsock-shutdown).
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
     }

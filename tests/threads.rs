@@ -310,6 +310,53 @@ fn a_registration_beside_a_read_gives_an_event() {
     }
 }
 
+/// One thread waits in `poll` for one stream, another in `read` for another one. On Windows both wait for packets.
+#[test]
+fn a_poll_and_a_read_wait_for_each_other() {
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    let ((polled, mut polled_peer), (read, mut read_peer)) = (pair(), pair());
+    let (sender, answers) = mpsc::channel();
+    let register = |stream: &TcpStream, token| {
+        let readable = Interests::READABLE;
+        registrator.register(stream, token, readable).unwrap();
+    };
+    thread::scope(|threads| {
+        let (to_poll, to_read) = (sender.clone(), sender);
+        threads.spawn(move || {
+            while event_loop.poll.poll(&mut event_loop.events, None).is_ok() {
+                let mut tokens = event_loop.events.iter().map(|event| event.id());
+                // The read's own registration may have an event too.
+                if tokens.any(|token| token == 1) {
+                    to_poll.send("poll").unwrap();
+                }
+            }
+        });
+        threads.spawn(|| {
+            let to_read = to_read;
+            while (&read).read(&mut [0]).unwrap() > 0 {
+                to_read.send("read").unwrap();
+            }
+        });
+        let mut is_answered = |round: usize| {
+            register(&read, 2);
+            register(&polled, 1);
+            let (peer, answer) = match round % 2 {
+                0 => (&mut polled_peer, "poll"),
+                _ => (&mut read_peer, "read"),
+            };
+            peer.write_all(b"!").unwrap();
+            let is_answered = answers.recv_timeout(PATIENCE) == Ok(answer);
+            is_answered && (answer == "read" || (&polled).read(&mut [0]).unwrap() == 1)
+        };
+        let unanswered = (0..50).find(|round| !is_answered(*round));
+        // Both threads end before the test fails.
+        registrator.close_loop().unwrap();
+        read_peer.shutdown(net::Shutdown::Write).unwrap();
+        assert_eq!(unanswered, None);
+    });
+}
+
 /// Two threads read by turns, so that one of them is always in a read. On Windows the registration has to wait for such a
 /// read, but not for ever.
 #[test]
