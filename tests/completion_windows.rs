@@ -81,6 +81,21 @@ fn a_loop_is_dropped_with_packets_that_a_read_has_taken() {
     assert_eq!((&ready).read(&mut [0; 8]).unwrap(), 1);
 }
 
+/// The same, and then the stream is dropped: its operation waits for `poll`, and means nothing any more.
+#[test]
+fn a_stream_whose_packet_a_read_has_dequeued_is_dropped() {
+    let mut event_loop = Loop::new();
+    let (quiet, _peer) = pair();
+    let (ready, _other_peer) = readable_pair();
+    quiet.set_nonblocking(true).unwrap();
+    event_loop.register(&quiet, 1);
+    event_loop.register(&ready, 2);
+    let nothing = (&quiet).read(&mut [0; 8]).unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    drop(ready);
+    event_loop.expect_none();
+}
+
 /// More than was lent: the rest is in the socket, and comes after it.
 #[test]
 fn what_exceeds_the_buffer_is_read_from_the_socket() {
