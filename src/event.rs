@@ -56,6 +56,16 @@ impl Event {
     pub fn id(&self) -> Token {
         self.0.token()
     }
+
+    /// Whether the registration asked for [`READABLE`](Interests::READABLE).
+    pub fn is_readable(&self) -> bool {
+        !self.is_writable()
+    }
+
+    /// Whether the registration asked for [`WRITABLE`](Interests::WRITABLE).
+    pub fn is_writable(&self) -> bool {
+        self.0.is_writable()
+    }
 }
 
 impl fmt::Debug for Event {

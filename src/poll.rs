@@ -223,14 +223,7 @@ impl Registrator {
         if self.closing.is_closed() {
             return Err(closed());
         }
-        // [refuse]
-        if interests.is_writable() {
-            return Err(io::Error::new(
-                ErrorKind::Unsupported,
-                "only READABLE is implemented",
-            ));
-        }
-        self.selector.register(&stream.0, token)
+        self.selector.register(&stream.0, token, interests)
     }
 
     /// Closes the loop: a `poll` that runs returns at once, and from now on `poll`, `register` and `close_loop` return

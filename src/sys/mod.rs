@@ -2,15 +2,17 @@
 //!
 //! A backend provides three types, and their use in `poll.rs`, `event.rs` and `stream.rs` holds it to these signatures:
 //!
-//! - [`RawEvent`]: what the system writes when something happened. `token(&self) -> Token`: what `register` was given.
+//! - [`RawEvent`]: what the system writes when something happened. `token(&self) -> Token`: what `register` was given;
+//!   `is_writable(&self) -> bool`: whether it was asked to wait for writing.
 //! - [`TcpStream`]: `std`'s stream, `inner`, that knows the selector it belongs to: `new`, `read`, `read_vectored`,
 //!   `shutdown`, `set_nonblocking`. Dropping it takes its registration back. (The one in `unix.rs` calls the selector's
 //!   `deregister`.)
 //! - [`Selector`]: the system's queue, closed when it is dropped. Threads share it.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
-//!   - `register(&self, &TcpStream, Token) -> io::Result<()>`: asks for one event, which comes at once if the stream is
-//!     readable already; replaces a registration that still waits. Called from any thread, also during `select`.
-//!     A stream of another selector is `InvalidInput`.
+//!   - `register(&self, &TcpStream, Token, Interests) -> io::Result<()>`: asks for one event in one direction, which comes
+//!     at once if the stream is ready already; replaces a registration in that direction that still waits, and does
+//!     nothing to one in the other. Called from any thread, also during `select`. A stream of another selector is
+//!     `InvalidInput`.
 //!   - `select(&self, &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()>`: replaces what is in the vector by
 //!     the events that came, as many at most as its capacity, `InvalidInput` if that is 0. While there are none, it sleeps
 //!     until `wake` was called or the timeout (never negative; `None`: no end) is over. It may also return early with no
@@ -83,6 +85,8 @@ mod error;
 #[cfg(unix)]
 mod unix;
 
+#[cfg(unix)]
+use backend::Entries;
 pub use backend::{RawEvent, Selector, TcpStream};
 
 use std::io::{self, IoSliceMut, Read};

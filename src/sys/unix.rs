@@ -2,7 +2,7 @@
 //! and moves no byte before we do, so all there is to do is to remember where it is registered.
 
 use super::error::{belongs_to_another, failed, failed_with};
-use super::{Selector, recv, recv_vectored};
+use super::{Entries, Selector, recv, recv_vectored};
 use std::ffi::c_int;
 use std::io::{self, ErrorKind, IoSliceMut, Write};
 use std::net::{self, Shutdown};
@@ -12,12 +12,17 @@ use std::sync::{OnceLock, Weak};
 pub struct TcpStream {
     pub inner: net::TcpStream,
     selector: OnceLock<Weak<Selector>>,
+    /// What the selector has to remember of the stream.
+    pub(super) entries: Entries,
 }
 
 impl TcpStream {
     pub fn new(inner: net::TcpStream) -> TcpStream {
-        let selector = OnceLock::new();
-        TcpStream { inner, selector }
+        TcpStream {
+            inner,
+            selector: OnceLock::new(),
+            entries: Entries::default(),
+        }
     }
 
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {

@@ -29,6 +29,8 @@ pub const EPOLL_CTL_DEL: c_int = 2;
 pub const EPOLL_CTL_MOD: c_int = 3;
 
 pub const EPOLLIN: u32 = 0x001;
+pub const EPOLLOUT: u32 = 0x004;
+pub const EPOLLRDNORM: u32 = 0x040;
 pub const EPOLLONESHOT: u32 = 1 << 30;
 
 pub const EFD_CLOEXEC: c_int = EPOLL_CLOEXEC;

@@ -17,8 +17,10 @@ const OPERATIONS: &[(i64, &str)] = &[
 /// Those that we ask for, and those that come unasked.
 const EVENTS: &[(u32, &str)] = &[
     (EPOLLIN, "EPOLLIN"),
+    (EPOLLOUT, "EPOLLOUT"),
     (0x008, "EPOLLERR"),
     (0x010, "EPOLLHUP"),
+    (EPOLLRDNORM, "EPOLLRDNORM"),
     (EPOLLONESHOT, "EPOLLONESHOT"),
 ];
 

@@ -47,8 +47,12 @@ pub use widths::*;
 
 #[cfg(target_os = "netbsd")]
 pub const EVFILT_READ: filter_t = 0;
+#[cfg(target_os = "netbsd")]
+pub const EVFILT_WRITE: filter_t = 1;
 #[cfg(not(target_os = "netbsd"))]
 pub const EVFILT_READ: filter_t = -1;
+#[cfg(not(target_os = "netbsd"))]
+pub const EVFILT_WRITE: filter_t = -2;
 
 /// An event of our own. (NetBSD has these since version 10, OpenBSD since 7.8. We do without them there.)
 #[cfg(any(target_os = "macos", target_os = "ios"))]

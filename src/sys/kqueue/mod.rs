@@ -12,8 +12,8 @@ pub use ffi::kevent as RawEvent;
 
 use super::error::{failed, failed_with};
 use super::unix::{failed_wait, owned_fd};
-use crate::Token;
-use ffi::{EV_ADD, EV_ERROR, EV_ONESHOT, EV_RECEIPT, EVFILT_READ};
+use crate::{Interests, Token};
+use ffi::{EV_ADD, EV_ERROR, EV_ONESHOT, EV_RECEIPT, EVFILT_READ, EVFILT_WRITE};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -25,6 +25,9 @@ pub struct Selector {
     /// Each stream that is registered gets a copy. It is weak, so that a stream does not keep the queue open.
     me: Weak<Selector>,
 }
+
+/// A selector remembers nothing of a stream: closing a descriptor deletes its knotes.
+pub type Entries = ();
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
@@ -39,15 +42,25 @@ impl Selector {
         }))
     }
 
+    /// Reading and writing are two filters, and so two knotes, each with its own one-shot and its own token.
+    ///
     /// A one-shot knote is deleted with its event, so each registration adds it. If the knote is still there, adding it
     /// again gives it the new token. (An event that has already fired is kept, so it may refer to data that has since
     /// been read.)
-    pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
+    pub fn register(
+        &self,
+        stream: &TcpStream,
+        token: Token,
+        interests: Interests,
+    ) -> io::Result<()> {
         if !stream.belongs_to(&self.me) {
             stream.attach(&self.me)?; // [first]
         }
-        // There is something to read, or the end of the stream, or an error.
-        let mut change = change(stream.inner.as_raw_fd() as usize, EVFILT_READ);
+        let filter = match interests.is_writable() {
+            true => EVFILT_WRITE, // there is room in the send buffer, or the connection is broken
+            false => EVFILT_READ, // there is something to read, or the end of the stream, or an error
+        };
+        let mut change = change(stream.inner.as_raw_fd() as usize, filter);
         change.flags |= EV_ONESHOT;
         change.udata = ptr::without_provenance_mut(token); // [token]
         kevent_change(&self.kqueue, change) // [arm]
@@ -76,6 +89,10 @@ impl Selector {
 impl RawEvent {
     pub fn token(&self) -> Token {
         self.udata.addr()
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.filter == EVFILT_WRITE
     }
 }
 

@@ -27,6 +27,7 @@ impl fmt::Display for What<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0.filter, self.0.ident) {
             (EVFILT_READ, fd) => write!(f, "EVFILT_READ fd {fd}"),
+            (EVFILT_WRITE, fd) => write!(f, "EVFILT_WRITE fd {fd}"),
             #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
             (EVFILT_USER, ident) => write!(f, "EVFILT_USER {ident}"),
             (filter, ident) => write!(f, "filter {filter} {ident}"),
@@ -61,7 +62,7 @@ impl fmt::Display for kevent {
             write!(f, " {}", Flags(flags, FLAGS))?;
         }
         match self.filter {
-            EVFILT_READ => write!(f, " {data} bytes token {token}"),
+            EVFILT_READ | EVFILT_WRITE => write!(f, " {data} bytes token {token}"),
             _ => write!(f, " token {token}"),
         }
     }
