@@ -7,6 +7,7 @@ use common::os::{allow_open_handles, interrupt};
 use common::{Loop, PATIENCE, STATES, pair, readable_pair, stream_in};
 use minimio::Interests;
 use std::io::{ErrorKind, Read, Write};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
@@ -101,12 +102,15 @@ fn an_interrupted_wait_allocates_nothing() {
     const INTERRUPTIONS: usize = 100;
     let mut event_loop = Loop::new();
     let registrator = event_loop.registrator.clone();
+    let (sender, begins) = mpsc::channel();
     let poller = thread::spawn(move || {
         event_loop.expect_none(); // which makes room for what is needed ever after
+        sender.send(()).unwrap();
         let before = allocations();
         let n = event_loop.poll.poll(&mut event_loop.events, None).unwrap();
         (n, allocations() - before)
     });
+    begins.recv().unwrap();
     let give_up = Instant::now() + PATIENCE;
     while interrupt(&poller) < INTERRUPTIONS {
         assert!(Instant::now() < give_up, "no signal arrives");

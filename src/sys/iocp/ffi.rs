@@ -4,6 +4,7 @@
 use std::ffi::{c_char, c_int, c_void};
 
 pub type HANDLE = *mut c_void;
+pub type NTSTATUS = i32;
 pub type SOCKET = usize;
 
 /// One operation's state, which is the kernel's while the operation is in flight.
@@ -33,6 +34,32 @@ pub struct OVERLAPPED_ENTRY {
     pub dwNumberOfBytesTransferred: u32,
 }
 
+/// What `OVERLAPPED` begins with. <https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/ns-wdm-_io_status_block>
+#[repr(C)]
+pub struct IO_STATUS_BLOCK {
+    /// Or the `NTSTATUS`, in a union.
+    pub Pointer: *mut c_void,
+    pub Information: usize,
+}
+
+/// A question to AFD, and its answer. It is in no header of Microsoft's; the names are those that others use:
+/// <https://github.com/piscisaureus/wepoll/blob/dist/wepoll.c>
+#[repr(C)]
+pub struct AFD_POLL_INFO {
+    pub Timeout: i64,
+    pub NumberOfHandles: u32,
+    pub Exclusive: u32,
+    pub Handles: [AFD_POLL_HANDLE_INFO; 1],
+}
+
+#[repr(C)]
+pub struct AFD_POLL_HANDLE_INFO {
+    pub Handle: HANDLE,
+    /// On the way in, what to wait for; on the way out, what is the case.
+    pub Events: u32,
+    pub Status: NTSTATUS,
+}
+
 /// A buffer that is lent. <https://learn.microsoft.com/windows/win32/api/ws2def/ns-ws2def-wsabuf>
 #[repr(C)]
 pub struct WSABUF {
@@ -56,6 +83,16 @@ pub const WSAESHUTDOWN: c_int = 10058;
 pub const WSA_IO_INCOMPLETE: c_int = 996;
 /// The operation was cancelled.
 pub const ERROR_OPERATION_ABORTED: c_int = 995;
+
+pub const IOCTL_AFD_POLL: u32 = 0x0001_2024;
+/// There is room to send.
+pub const AFD_POLL_SEND: u32 = 0x0004;
+/// The peer has reset the connection, or it was aborted here.
+pub const AFD_POLL_ABORT: u32 = 0x0010;
+/// A client waits to be accepted.
+pub const AFD_POLL_ACCEPT: u32 = 0x0080;
+/// The connection could not be made.
+pub const AFD_POLL_CONNECT_FAIL: u32 = 0x0100;
 
 #[link(name = "kernel32")]
 unsafe extern "system" {
@@ -118,6 +155,32 @@ unsafe extern "system" {
     ) -> c_int;
 }
 
+#[link(name = "ntdll")]
+unsafe extern "system" {
+    /// Sends a driver a request, here `IOCTL_AFD_POLL`.
+    /// <https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntdeviceiocontrolfile>
+    pub fn NtDeviceIoControlFile(
+        FileHandle: HANDLE,
+        Event: HANDLE,
+        ApcRoutine: PIO_APC_ROUTINE,
+        ApcContext: *const c_void,
+        IoStatusBlock: *mut IO_STATUS_BLOCK,
+        IoControlCode: u32,
+        InputBuffer: *const c_void,
+        InputBufferLength: u32,
+        OutputBuffer: *mut c_void,
+        OutputBufferLength: u32,
+    ) -> NTSTATUS;
+
+    /// Translates an `NTSTATUS` into an error of Win32's.
+    /// <https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-rtlntstatustodoserror>
+    pub fn RtlNtStatusToDosError(Status: NTSTATUS) -> u32;
+}
+
 /// A function to call instead of using a port. We pass none.
+pub type PIO_APC_ROUTINE =
+    Option<unsafe extern "system" fn(*mut c_void, *mut IO_STATUS_BLOCK, u32)>;
+
+/// Likewise.
 pub type LPWSAOVERLAPPED_COMPLETION_ROUTINE =
     Option<unsafe extern "system" fn(u32, u32, *mut OVERLAPPED, u32)>;

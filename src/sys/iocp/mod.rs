@@ -16,23 +16,25 @@
 //! `tcp.rs` has the operation and its life; this file has the port. Locks are taken in one order, so that no two threads
 //! wait for each other: the selector's `inbox`, then an operation's `state`, then the selector's `operations`.
 
+mod afd;
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
+mod operation;
 mod tcp;
 
 pub use tcp::TcpStream;
 
 use super::error::{belongs_to_another, failed};
-use crate::Token;
-use std::collections::VecDeque;
-use std::collections::hash_map::{Entry, HashMap};
+use crate::{Interests, Token};
+use ffi::OVERLAPPED_ENTRY;
+use operation::Operation;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use std::{iter, mem, ptr, slice};
-use tcp::{Cancel, Operation};
 
 /// Room for the packets of one call. The kernel has to look at all of it, however few packets there are.
 type Room = [MaybeUninit<crate::Event>];
@@ -44,8 +46,8 @@ const DRAIN_MS: u32 = 10_000;
 
 pub struct Selector {
     port: OwnedHandle,
-    /// The operation of each stream that was registered, by the address that its packets bring. This is the kernel's
-    /// reference: it is kept until the stream is gone *and* no packet is to come any more.
+    /// The operations that are lent, by the address that the packet will bring. This is the kernel's reference: it is
+    /// kept until the packet was dequeued.
     operations: Mutex<HashMap<usize, Arc<Operation>>>,
     inbox: Mutex<Inbox>,
     /// Notified when a thread has dequeued packets, or has waited for them in vain.
@@ -82,8 +84,13 @@ impl Selector {
         }))
     }
 
-    pub fn register(&self, stream: &TcpStream, token: Token) -> io::Result<()> {
-        stream.attach(self)?.register(self, token)
+    pub fn register(
+        &self,
+        stream: &TcpStream,
+        token: Token,
+        interests: Interests,
+    ) -> io::Result<()> {
+        stream.operation(self, interests)?.register(self, token)
     }
 
     pub fn select(
@@ -106,9 +113,8 @@ impl Selector {
             let n;
             (inbox, n) = self.dequeue(inbox, events.spare_capacity_mut(), timeout_ms)?; // [wait]
             let ended = iter::from_fn(|| inbox.ended.pop_front());
-            let tokens = ended.filter_map(|operation| operation.to_event());
-            let new = tokens.map(|token| crate::Event(RawEvent::with_token(token)));
-            events.extend(new.take(capacity));
+            let came = ended.filter_map(|operation| operation.to_event(self));
+            events.extend(came.take(capacity).map(crate::Event));
             if !events.is_empty() || n == 0 {
                 return Ok(());
             }
@@ -141,15 +147,29 @@ impl Selector {
         Ok((inbox, packets.len()))
     }
 
-    /// The operation to which the packet belongs, if its stream is still there.
+    /// The operation that has ended, if the packet is an operation's.
     fn on_packet(&self, packet: &crate::Event) -> Option<Arc<Operation>> {
-        let address = packet.0.address();
+        let OVERLAPPED_ENTRY {
+            lpOverlapped,
+            Internal: status,
+            ..
+        } = packet.0.0;
+        let address = lpOverlapped as usize;
         let operation = lock(&self.operations).get(&address).cloned()?;
-        if operation.on_packet(packet.0.0.Internal) {
-            return Some(operation);
+        let is_ended = operation.take_back(status);
+        is_ended.then(|| lock(&self.operations).remove(&address))?
+    }
+
+    /// Puts an operation into the inbox that need not start, because there is something to read already.
+    fn announce(&self, operation: &Arc<Operation>) -> io::Result<()> {
+        let mut inbox = lock(&self.inbox);
+        if inbox.is_busy {
+            post_packet(&self.port, ptr::null_mut())?; // wakes the thread that waits in the port
         }
-        lock(&self.operations).remove(&address);
-        None
+        if operation.end_without_packet() {
+            inbox.ended.push_back(operation.clone());
+        }
+        Ok(())
     }
 
     /// Dequeues packets until the condition holds. With a timeout of 0, only those that are in the port now.
@@ -172,46 +192,44 @@ impl Selector {
 }
 
 impl Drop for Selector {
-    /// What is lent must come back before we give up our references. So every receive is cancelled, and then we wait for
+    /// What is lent must come back before we give up our references. So every operation is cancelled, and then we wait for
     /// the packets: an operation that was cancelled has not ended yet, it will end soon.
     fn drop(&mut self) {
-        let mut lent = mem::take(&mut *lock(&self.operations));
-        lent.retain(|_, operation| operation.cancel(Cancel::LoopIsGone));
+        let lent: Vec<_> = lock(&self.operations).values().cloned().collect();
+        lent.iter().for_each(|operation| operation.cancel(false));
         let mut room = [const { MaybeUninit::uninit() }; 64];
         // [drain]
-        while !lent.is_empty() {
+        while !lock(&self.operations).is_empty() {
             let packets = get_packets(&self.port, &mut room, DRAIN_MS).unwrap_or_default();
             if packets.is_empty() {
                 // A leak is better than to wait without end, or to free what the kernel may still write to.
-                lent.values().for_each(|operation| operation.give_up());
-                return mem::forget(lent);
+                let operations = mem::take(&mut *lock(&self.operations));
+                operations
+                    .values()
+                    .for_each(|operation| operation.give_up());
+                return mem::forget(operations);
             }
-            for packet in packets {
-                if let Entry::Occupied(operation) = lent.entry(packet.0.address()) {
-                    operation.get().on_packet(packet.0.0.Internal);
-                    if !operation.get().is_packet_to_come() {
-                        operation.remove();
-                    }
-                }
-            }
+            packets
+                .iter()
+                .for_each(|packet| drop(self.on_packet(packet)));
         }
     }
 }
 
 /// Laid out as a packet, so that `select` has room for packets in the user's `Events`. An event has the user's token in
-/// the place of the key.
+/// the place of the key, and in the place of the status whether it is one for writing.
 ///
 /// The token cannot *travel* there: the key is fixed when a socket is associated with the port, and a token is new with
 /// each `register`. It travels in the operation.
 #[repr(transparent)]
-pub struct RawEvent(ffi::OVERLAPPED_ENTRY);
+pub struct RawEvent(OVERLAPPED_ENTRY);
 
 impl RawEvent {
-    fn with_token(token: Token) -> RawEvent {
-        RawEvent(ffi::OVERLAPPED_ENTRY {
+    fn new(token: Token, interests: Interests) -> RawEvent {
+        RawEvent(OVERLAPPED_ENTRY {
             lpCompletionKey: token,
             lpOverlapped: ptr::null_mut(),
-            Internal: 0,
+            Internal: interests.is_writable().into(),
             dwNumberOfBytesTransferred: 0,
         })
     }
@@ -220,8 +238,8 @@ impl RawEvent {
         self.0.lpCompletionKey
     }
 
-    fn address(&self) -> usize {
-        self.0.lpOverlapped as usize
+    pub fn is_writable(&self) -> bool {
+        self.0.Internal != 0
     }
 }
 

@@ -1,0 +1,71 @@
+//! Asking AFD, the driver below Winsock, whether a socket is ready.
+//!
+//! AFD knows readiness: Winsock's own `select` asks it this question. The question can also be sent as an overlapped
+//! operation on the socket, and then the answer is a packet. We lend the kernel the question, in which it writes the
+//! answer; but no data is lent, and so none is lost when a stream is dropped. The interface is not documented. mio, wepoll
+//! and libuv rely on it as well: <https://github.com/piscisaureus/wepoll>, <https://github.com/tokio-rs/mio/pull/1034>
+//!
+//! One thing is known to go wrong: of two questions about one socket at the same time, one may get the other's answer, and
+//! the other none (<https://github.com/python-trio/trio/blob/main/notes-to-self/afd-lab.py>). So there is one question for
+//! each socket, always the same.
+
+use super::ffi;
+use crate::Interests;
+use std::ptr;
+
+/// "Complete when there is room to send, or when the connection is broken, or could not be made." To read, a stream does
+/// not ask but receive; so to wait for reading is to wait for a client that a listener can accept.
+pub fn question(socket: ffi::SOCKET, interests: Interests) -> ffi::AFD_POLL_INFO {
+    let events = match interests.is_writable() {
+        true => ffi::AFD_POLL_SEND | ffi::AFD_POLL_ABORT | ffi::AFD_POLL_CONNECT_FAIL,
+        false => ffi::AFD_POLL_ACCEPT,
+    };
+    ffi::AFD_POLL_INFO {
+        Timeout: i64::MAX,
+        NumberOfHandles: 1,
+        Exclusive: 0,
+        Handles: [ffi::AFD_POLL_HANDLE_INFO {
+            Handle: socket as ffi::HANDLE,
+            Events: events,
+            Status: 0,
+        }],
+    }
+}
+
+/// # Safety
+///
+/// The socket is open, and `question` and `overlapped` stay valid, and are used by the kernel alone, until the packet was
+/// dequeued. After an error they are the caller's again.
+pub unsafe fn ask(
+    socket: ffi::SOCKET,
+    question: *mut ffi::AFD_POLL_INFO,
+    overlapped: *mut ffi::OVERLAPPED,
+) -> Result<(), (&'static str, i32)> {
+    let (handle, len) = (
+        socket as ffi::HANDLE,
+        size_of::<ffi::AFD_POLL_INFO>() as u32,
+    );
+    // SAFETY: as the caller says. An `OVERLAPPED` begins with an `IO_STATUS_BLOCK`, and its address comes with the packet.
+    let status = unsafe {
+        ffi::NtDeviceIoControlFile(
+            handle,
+            ptr::null_mut(),
+            None,
+            overlapped.cast(),
+            overlapped.cast(),
+            ffi::IOCTL_AFD_POLL,
+            question.cast(),
+            len,
+            question.cast(),
+            len,
+        )
+    };
+    // Whatever the answer is, a packet comes, unless the status is an error: its two highest bits are set then.
+    match status as u32 >> 30 {
+        // SAFETY: a number is passed, and no pointer.
+        0b11 => Err(("NtDeviceIoControlFile", unsafe {
+            ffi::RtlNtStatusToDosError(status) as i32
+        })),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,338 @@
+//! What the kernel is lent for one operation after another, and when it is whose.
+//!
+//! | phase | what happens | next phase |
+//! | --- | --- | --- |
+//! | `Idle` | `register`, and the answer is not known yet: the operation starts | `Lent` |
+//! | `Idle` | `register`, and something is left unread: there is nothing to wait for | `Ended` |
+//! | `Idle` | `register`, while a thread reads the socket itself | `Deferred` |
+//! | `Deferred` | the last of these reads returns | as after `register` |
+//! | `Lent` | the packet is dequeued | `Ended` |
+//! | `Ended` | `select`: an event | `Idle` |
+//! | `Ended` | `select`, but reads have consumed everything that was received: no event | as after `register` |
+//!
+//! To register again while `Lent` or `Ended` only replaces the token.
+//!
+//! While `Lent`, the kernel may write to the `OVERLAPPED` and to what is lent with it, even after the source was dropped.
+//! So there are two references to an [`Operation`]: the source's, and one in the selector on the kernel's behalf.
+
+use super::super::error::failed_with;
+use super::{RawEvent, Selector, afd, ffi, last_error, lock};
+use crate::{Interests, Token};
+use std::cell::UnsafeCell;
+use std::io::{self, ErrorKind, IoSliceMut, Read};
+use std::mem;
+use std::ops::Range;
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What a stream lends to read. This is no limit, because a read goes on with the socket itself when the buffer is empty;
+/// and a larger one would cost its memory 10,000 times if there are 10,000 streams.
+const BUFFER_SIZE: usize = 4096;
+
+/// A source has one of these for each direction, and uses it for one operation after another.
+pub struct Operation {
+    overlapped: UnsafeCell<ffi::OVERLAPPED>,
+    lent: Lent,
+    /// Open until the source is dropped.
+    socket: ffi::SOCKET,
+    interests: Interests,
+    state: Mutex<State>,
+}
+
+/// What is lent besides the `OVERLAPPED`.
+enum Lent {
+    /// To `WSARecv`, which fills it.
+    Buffer(Box<UnsafeCell<[u8; BUFFER_SIZE]>>),
+    /// To AFD, which writes its answer over the question.
+    Question(UnsafeCell<ffi::AFD_POLL_INFO>),
+}
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    token: Token,
+    /// The result of a receive, as far as it has not been read: bytes of the buffer (none: the end of the stream), or an
+    /// error.
+    unread: Option<Result<Range<usize>, i32>>,
+    /// How many threads are reading the socket itself, because nothing was lent when they came.
+    direct_reads: usize,
+    /// We have cancelled the operation. Its error is then ours, and says nothing about the connection.
+    is_cancelled: bool,
+    /// The socket is closed, or about to be.
+    is_dropped: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Phase {
+    /// Nothing is lent.
+    #[default]
+    Idle,
+    /// Registered during a direct read. A receive beside it would share the bytes with it, in no defined order. So the
+    /// last of these reads starts the receive, and other reads wait for that.
+    Deferred,
+    /// The kernel has the `OVERLAPPED` and what is lent with it. A packet will come.
+    Lent,
+    /// Nothing is lent. The operation is in the inbox of `select`.
+    Ended,
+}
+
+// SAFETY: `overlapped` and `lent` belong to the kernel while `Lent`, when we pass them to system calls only. Otherwise they
+// belong to the holder of the lock of `state`.
+unsafe impl Send for Operation {}
+// SAFETY: likewise.
+unsafe impl Sync for Operation {}
+
+impl Operation {
+    /// Waits until a stream can be read, by receiving.
+    pub fn receiving(socket: ffi::SOCKET) -> Operation {
+        let buffer = Box::new(UnsafeCell::new([0; BUFFER_SIZE]));
+        Operation::new(socket, Interests::READABLE, Lent::Buffer(buffer))
+    }
+
+    /// Waits for anything else, by asking AFD.
+    pub fn asking(socket: ffi::SOCKET, interests: Interests) -> Operation {
+        let question = UnsafeCell::new(afd::question(socket, interests));
+        Operation::new(socket, interests, Lent::Question(question))
+    }
+
+    fn new(socket: ffi::SOCKET, interests: Interests, lent: Lent) -> Operation {
+        Operation {
+            // SAFETY: all of it may be zero.
+            overlapped: unsafe { mem::zeroed() },
+            lent,
+            socket,
+            interests,
+            state: Mutex::default(),
+        }
+    }
+
+    /// A packet names its operation by this address.
+    pub fn address(&self) -> usize {
+        self.overlapped.get() as usize
+    }
+
+    pub fn register(self: &Arc<Self>, selector: &Selector, token: Token) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.token = token; // [token]
+        match state.phase {
+            Phase::Idle | Phase::Deferred => self.arm_or_announce(selector, state),
+            Phase::Lent | Phase::Ended => Ok(()), // the event will have the new token
+        }
+    }
+
+    fn arm_or_announce(
+        self: &Arc<Self>,
+        selector: &Selector,
+        mut state: MutexGuard<'_, State>,
+    ) -> io::Result<()> {
+        self.arm(selector, &mut state)?; // [arm]
+        let is_ready = state.phase == Phase::Idle;
+        drop(state); // because `announce` locks the inbox first
+        match is_ready {
+            true => selector.announce(self),
+            false => Ok(()),
+        }
+    }
+
+    /// Starts the operation, or lets the last direct read start it. If there is something to read already, there is nothing
+    /// to wait for, and the phase is `Idle`.
+    fn arm(self: &Arc<Self>, selector: &Selector, state: &mut State) -> io::Result<()> {
+        state.phase = match (&state.unread, state.direct_reads) {
+            (Some(_), _) => Phase::Idle,
+            (None, 1..) => Phase::Deferred,
+            (None, 0) => Phase::Lent,
+        };
+        if state.phase != Phase::Lent {
+            return Ok(());
+        }
+        // Before the start, because the packet may come before it returns.
+        lock(&selector.operations).insert(self.address(), self.clone());
+        let Err((call, code)) = self.start() else {
+            return Ok(()); // [lend]
+        };
+        lock(&selector.operations).remove(&self.address());
+        state.phase = Phase::Idle;
+        match (&self.lent, code) {
+            // The system has no room for the receive, which says nothing about the stream.
+            (Lent::Buffer(_), ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK) | (Lent::Question(_), _) => {
+                Err(failed_with(call, io::Error::from_raw_os_error(code)))
+            }
+            (Lent::Buffer(_), _) => {
+                state.unread = Some(Err(code));
+                Ok(())
+            }
+        }
+    }
+
+    /// Lends the kernel what it needs. From `Ok` on that is the kernel's, even if the operation has completed at once:
+    /// either way a packet comes. After an error none comes. (This thread may exit before the operation ends. Windows
+    /// then cancels what it has started, but not on a handle that belongs to a port:
+    /// <https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-exitthread>)
+    fn start(&self) -> Result<(), (&'static str, i32)> {
+        let overlapped = self.overlapped.get();
+        match &self.lent {
+            // SAFETY: the socket is open. `overlapped` and the buffer are ours to lend, because `state` is locked and was not
+            // `Lent`; and they stay where they are until the packet was dequeued, because until then the selector keeps a
+            // reference to this operation.
+            Lent::Buffer(buffer) => unsafe { wsa_recv(self.socket, buffer.get(), overlapped) },
+            // SAFETY: likewise.
+            Lent::Question(question) => unsafe {
+                *question.get() = afd::question(self.socket, self.interests);
+                afd::ask(self.socket, question.get(), overlapped)
+            },
+        }
+    }
+
+    /// Ends the loan, because a packet with this status was dequeued. Returns `false` if the packet is not the operation's.
+    ///
+    /// The thread that has dequeued the packet asks for the result, because the kernel writes that into the `OVERLAPPED` on
+    /// behalf of that thread; other threads find it under the lock.
+    pub fn take_back(&self, status: usize) -> bool {
+        let mut state = lock(&self.state);
+        if !state.is_dropped {
+            let result = wsa_get_overlapped_result(self.socket, self.overlapped.get());
+            let result = match result {
+                // The operation goes on. Other software must have posted this packet, with our address.
+                Err(ffi::WSA_IO_INCOMPLETE) if status == 0 => return false,
+                // Wine, if the thread that has started the operation exits just as data arrives: it has ended without a
+                // result.
+                Err(ffi::WSA_IO_INCOMPLETE) => None,
+                // The error's code would not say that we have caused it.
+                Err(_) if state.is_cancelled => None,
+                result => Some(result.map(|n| 0..n)),
+            };
+            if let Lent::Buffer(_) = self.lent {
+                state.unread = result;
+            }
+        }
+        state.phase = Phase::Ended; // [return]
+        true
+    }
+
+    /// Puts a registration that need not wait where `take_back` puts one whose packet has come.
+    pub fn end_without_packet(&self) -> bool {
+        let mut state = lock(&self.state);
+        let is_ready = state.phase == Phase::Idle;
+        if is_ready {
+            state.phase = Phase::Ended;
+        }
+        is_ready
+    }
+
+    /// The event, if there is one, now that `select` has found the operation in its inbox.
+    pub fn to_event(self: &Arc<Self>, selector: &Selector) -> Option<RawEvent> {
+        let mut state = lock(&self.state);
+        state.phase = Phase::Idle;
+        if let (Lent::Buffer(_), false) = (&self.lent, state.is_dropped) {
+            // If reads have consumed everything already, there is no event yet: the registration waits on. If the system
+            // refuses that, the event comes after all, as a hint to look and to register again.
+            let _ = self.arm(selector, &mut state);
+        }
+        let is_event = state.phase == Phase::Idle && !state.is_dropped;
+        is_event.then(|| RawEvent::new(state.token, self.interests))
+    }
+
+    /// Cancels the operation if it is in flight. Call before closing the socket or the port.
+    pub fn cancel(&self, is_dropped: bool) {
+        let mut state = lock(&self.state);
+        if state.phase == Phase::Lent && !state.is_dropped {
+            // Closing would cancel it too, but then Windows resets the connection:
+            // <https://github.com/libuv/libuv/pull/3036>
+            // This fails if the operation has completed; then its packet is on the way.
+            // SAFETY: the socket is open, and the pointer only says which operation is meant.
+            unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
+        }
+        state.is_cancelled = true;
+        state.is_dropped |= is_dropped;
+    }
+
+    /// Call when the loop is gone, and the operation could not be cancelled: what it still receives is lost to the stream.
+    pub fn give_up(&self) {
+        let mut state = lock(&self.state);
+        state.unread = Some(Err(ffi::ERROR_OPERATION_ABORTED));
+        state.phase = Phase::Idle;
+    }
+
+    /// Whether a read has to wait, because what comes next goes to the buffer, or to an earlier read.
+    pub fn holds_up_reads(&self) -> bool {
+        matches!(lock(&self.state).phase, Phase::Deferred | Phase::Lent)
+    }
+
+    /// Reads what is in the buffer. `None`: it is empty, and a direct read begins, which `end_direct_read` has to end.
+    /// `WouldBlock`: the read has to wait.
+    pub fn read_buffer(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
+        let mut state = lock(&self.state);
+        match (state.phase, state.unread.take(), &self.lent) {
+            (Phase::Deferred | Phase::Lent, ..) => Err(ErrorKind::WouldBlock.into()),
+            (_, Some(Ok(unread)), Lent::Buffer(buffer)) => {
+                // SAFETY: nothing is lent, and so the buffer belongs to the holder of the lock of `state`.
+                let mut rest = &unsafe { &*buffer.get() }[unread.clone()];
+                let counts = bufs.iter_mut().map(|buf| rest.read(buf));
+                let n = counts.sum::<io::Result<usize>>()?; // [read]
+                if !rest.is_empty() {
+                    state.unread = Some(Ok(unread.start + n..unread.end));
+                }
+                Ok(Some(n))
+            }
+            // As `std` has it, where the socket says so.
+            (_, Some(Err(ffi::WSAESHUTDOWN)), _) => Ok(Some(0)),
+            (_, Some(Err(error)), _) => Err(io::Error::from_raw_os_error(error)),
+            _ => {
+                state.direct_reads += 1;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Call when a direct read has returned. Starts the receive that was put off for it.
+    pub fn end_direct_read(self: &Arc<Self>, selector: Option<&Selector>) {
+        let mut state = lock(&self.state);
+        state.direct_reads -= 1;
+        if let (Phase::Deferred, 0, Some(selector)) = (state.phase, state.direct_reads, selector) {
+            // If the system refuses the receive, the event comes as a hint. If it refuses even to announce that, there is no
+            // way left to tell the user.
+            let result = self.arm_or_announce(selector, state);
+            let _ = result.or_else(|_| selector.announce(self));
+        }
+    }
+
+    /// Call when the loop is gone, and the receive that was put off will not start.
+    pub fn forget_deferred(&self) {
+        let mut state = lock(&self.state);
+        if state.phase == Phase::Deferred {
+            state.phase = Phase::Idle;
+        }
+    }
+}
+
+/// # Safety
+///
+/// The socket is open, and `buffer` and `overlapped` stay valid, and are used by the kernel alone, until the packet was
+/// dequeued. After an error they are the caller's again.
+unsafe fn wsa_recv(
+    socket: ffi::SOCKET,
+    buffer: *mut [u8; BUFFER_SIZE],
+    overlapped: *mut ffi::OVERLAPPED,
+) -> Result<(), (&'static str, i32)> {
+    let (len, buf) = (BUFFER_SIZE as u32, buffer.cast());
+    let (buffers, none, mut flags) = (ffi::WSABUF { len, buf }, ptr::null_mut(), 0);
+    // SAFETY: as the caller says. `buffers` and `flags` are used until the call returns.
+    let result = unsafe { ffi::WSARecv(socket, &buffers, 1, none, &mut flags, overlapped, None) };
+    match (result, last_error()) {
+        (0, _) | (_, ffi::WSA_IO_PENDING) => Ok(()),
+        (_, error) => Err(("WSARecv", error)),
+    }
+}
+
+/// How many bytes were moved.
+fn wsa_get_overlapped_result(
+    socket: ffi::SOCKET,
+    overlapped: *const ffi::OVERLAPPED,
+) -> Result<usize, i32> {
+    let (mut n, mut flags) = (0, 0);
+    // SAFETY: the kernel only reads the `OVERLAPPED`, and the numbers are used until the call returns.
+    match unsafe { ffi::WSAGetOverlappedResult(socket, overlapped, &mut n, 0, &mut flags) } {
+        0 => Err(last_error()),
+        _ => Ok(n as usize),
+    }
+}
