@@ -9,20 +9,24 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A line of the timeline: delay, registered, waited, event (all in ms), and the answer.
-fn parse_line(line: &str) -> Option<(u64, f64, f64, f64, String)> {
-    let (figures, answer) = line.rsplit_once("| ")?;
-    let mut words = figures.split('|').next()?.split_whitespace();
-    words.next()?.parse::<usize>().ok()?;
-    let mut figure = || {
-        let figure = words.next()?;
-        (words.next()? == "ms").then_some(figure)
+/// A line of the timeline: delay, registered, waited, event (all in ms, the last three not always there), and the answer.
+type Line = (u64, Option<f64>, Option<f64>, Option<f64>, String);
+
+fn parse_line(line: &str) -> Option<Line> {
+    let (figures, rest) = line.split_once(" |")?;
+    let (_bar, answer) = rest.split_once("| ")?;
+    let figures = figures.replace(" ms", "");
+    let figures: Vec<&str> = figures.split_whitespace().collect();
+    let [token, delay, registered, waited, event] = figures[..] else {
+        return None;
     };
+    token.parse::<usize>().ok()?;
+    let time = |figure: &str| (figure != "-").then(|| figure.parse().expect("a time"));
     Some((
-        figure()?.parse().ok()?,
-        figure()?.parse().ok()?,
-        figure()?.parse().ok()?,
-        figure()?.parse().ok()?,
+        delay.parse().ok()?,
+        time(registered),
+        time(waited),
+        time(event),
         answer.into(),
     ))
 }
@@ -61,12 +65,13 @@ fn the_main_job_tells_the_books_story() {
     for (delay, registered, waited, event, answer) in &lines {
         assert_eq!(answer, &format!("after-{delay}-ms"));
         // It was sent a moment before it was registered; the figures are rounded.
-        assert!(event >= &(*delay as f64), "{stdout}");
+        let (registered, waited, event) = (registered.unwrap(), waited.unwrap(), event.unwrap());
+        assert!(event >= *delay as f64, "{stdout}");
         assert!((registered + waited - event).abs() < 0.2, "{stdout}");
     }
     // One after the other they would have taken as long as all of them together.
-    let together: f64 = lines.iter().map(|line| line.2).sum();
-    let last = lines.iter().map(|line| line.3).fold(0.0, f64::max);
+    let together: f64 = lines.iter().filter_map(|line| line.2).sum();
+    let last = lines.iter().filter_map(|line| line.3).fold(0.0, f64::max);
     assert!(last < together, "{stdout}");
 }
 
@@ -93,56 +98,163 @@ fn get_asks_any_server() {
     assert!(output.status.success());
 }
 
-/// A server that answers one client with this, and closes the connection, or goes on sending until the client leaves.
-fn sending(answer: &'static str, is_endless: bool) -> SocketAddr {
+/// What a server does when it has sent its answer.
+#[derive(Clone, Copy)]
+enum Then {
+    Closes,
+    Stays,
+    SendsOn,
+}
+
+/// A server that answers one client with this. It waits until the client leaves.
+fn sending(answer: &'static str, then: Then) -> SocketAddr {
     let (listener, addr) = common::listen();
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.read_exact(&mut [0; 16]).unwrap();
         stream.write_all(answer.as_bytes()).unwrap();
-        while is_endless && stream.write_all(&[b'x'; 4096]).is_ok() {}
-        rest(stream)
+        match then {
+            Then::Closes => drop(rest(stream)),
+            Then::Stays => drop(stream.read_to_end(&mut Vec::new())),
+            Then::SendsOn => while stream.write_all(&[b'x'; 4096]).is_ok() {},
+        }
     });
     addr
+}
+
+/// What `get` shows of the answer of such a server, and whether it takes it for one.
+fn shown(answer: &'static str, then: Then) -> (String, bool) {
+    let addr = sending(answer, then).to_string();
+    let output = run(&["get", "--timeout", "20000", &addr, "1", "x"]);
+    let lines: Vec<_> = stdout(&output).lines().filter_map(parse_line).collect();
+    assert_eq!(lines.len(), 1, "{answer:?}: {}", stdout(&output));
+    (lines[0].4.clone(), output.status.success())
 }
 
 #[test]
 fn get_takes_what_other_servers_send() {
     let cases = [
-        ("HTTP/1.1 200 OK\r\ncontent-length:4\r\n\r\nfine", "fine"),
-        ("HTTP/1.0 200 OK\r\n\r\nfine", "fine"),
-        ("HTTP/1.1 200 OK\n\nfine", "fine"),
-        ("HTTP/1.1 200 OK\r\n\r\nbell \x07\u{202E}", "bell ??"),
-        ("HTTP/1.1 404 Not Found\r\n\r\nno", "404 Not Found: no"),
+        "HTTP/1.1 200 OK\r\ncontent-length:4\r\n\r\nfine",
+        "HTTP/1.0 200 OK\r\n\r\nfine",
+        "HTTP/1.1 200 OK\n\nfine",
+        "HTTP/1.1 200 Well done\r\n\r\nfine",
+        "HTTP/1.1 200 \r\n\r\nfine",
+        "HTTP/1.1 200\r\n\r\nfine",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\nfine",
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nfine and more",
     ];
-    for (answer, shown) in cases {
-        let output = run(&["get", &sending(answer, false).to_string(), "1", "x"]);
-        let lines: Vec<_> = stdout(&output).lines().filter_map(parse_line).collect();
-        assert_eq!(lines[0].4, shown, "{answer:?}");
+    for answer in cases {
+        assert_eq!(
+            shown(answer, Then::Closes),
+            ("fine".into(), true),
+            "{answer:?}"
+        );
     }
-    let whole = "the connection was closed before the answer was whole";
+    let answer = "HTTP/1.1 200 OK\r\n\r\nbell \x07\u{202E}";
+    assert_eq!(shown(answer, Then::Closes), ("bell ??".into(), true));
+}
+
+#[test]
+fn get_waits_no_longer_than_until_the_answer_is_whole() {
+    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
+    for then in [Then::Stays, Then::SendsOn] {
+        assert_eq!(shown(whole, then), ("fine".into(), true));
+    }
+    let nothing = "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n";
+    assert_eq!(
+        shown(nothing, Then::Stays),
+        ("304 Not Modified: ".into(), false)
+    );
+}
+
+#[test]
+fn get_says_what_is_wrong_with_an_answer() {
+    let cut = "the connection was closed before the answer was whole";
+    let length = "the answer's Content-Length is wrong";
+    let not_http = "this is not an HTTP/1.1 answer";
+    let in_chunks = "the answer has a Transfer-Encoding, which we did not ask for";
     let cases = [
         (
-            "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfin",
-            false,
-            whole,
+            "HTTP/1.1 404 Not Found\r\n\r\nno",
+            Then::Closes,
+            "404 Not Found: no",
         ),
+        ("HTTP/1.1 2000 OK\r\n\r\nno", Then::Closes, not_http),
+        ("HTTP/1.1 OK\r\n\r\nno", Then::Closes, not_http),
+        ("HTTP/2 200\r\n\r\nno", Then::Closes, not_http),
+        ("SSH-2.0-OpenSSH\r\n", Then::Stays, not_http),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfin",
+            Then::Closes,
+            cut,
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Len", Then::Closes, cut),
+        ("HTTP/1.1 100 Continue\r\n\r\n", Then::Closes, cut),
+        ("", Then::Closes, cut),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nfin",
-            false,
-            whole,
+            Then::Stays,
+            length,
         ),
-        ("HTTP/1.1 200 OK\r\nContent-Len", false, whole),
-        ("SSH-2.0-OpenSSH\r\n\r\n", false, whole),
-        ("", false, whole),
-        ("HTTP/1.1 200 OK\r\n\r\n", true, "the answer is too long"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: +3\r\n\r\nfin",
+            Then::Stays,
+            length,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 2\r\n\r\nfin",
+            Then::Stays,
+            length,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\n0\r\n\r\n",
+            Then::Closes,
+            in_chunks,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\n\r\n",
+            Then::SendsOn,
+            "the answer is too long",
+        ),
     ];
-    for (answer, is_endless, why) in cases {
-        let output = run(&["get", &sending(answer, is_endless).to_string(), "1", "x"]);
-        let lines: Vec<_> = stdout(&output).lines().filter_map(parse_line).collect();
-        assert_eq!(lines[0].4, why, "{answer:?}");
-        assert_eq!(output.status.code(), Some(1));
+    for (answer, then, why) in cases {
+        assert_eq!(shown(answer, then), (why.into(), false), "{answer:?}");
     }
+}
+
+#[test]
+fn get_gives_up_what_takes_too_long() {
+    let addr = sending("HTTP/1.1 200 OK\r\nContent-Len", Then::Stays).to_string();
+    let output = run(&["get", "--timeout", "100", &addr, "50", "x"]);
+    let lines: Vec<_> = stdout(&output).lines().filter_map(parse_line).collect();
+    assert_eq!(lines[0].4, "no whole answer came within 150 ms");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// Requests that fail do not keep the others from being answered.
+#[test]
+fn a_connection_that_fails_is_the_outcome_of_its_request_only() {
+    const REQUESTS: usize = 30;
+    let (listener, addr) = common::listen();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener); // from now on all others are refused, and who waits to be accepted is reset
+        stream.read_exact(&mut [0; 16]).unwrap();
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nfine").unwrap();
+        rest(stream)
+    });
+    let addr = addr.to_string();
+    let args = ["get", &addr]
+        .into_iter()
+        .chain(["1", "x"].repeat(REQUESTS));
+    let output = run(&args.collect::<Vec<_>>());
+    server.join().unwrap();
+    assert_eq!(stderr(&output), "");
+    let lines: Vec<_> = stdout(&output).lines().filter_map(parse_line).collect();
+    assert_eq!(lines.len(), REQUESTS, "{}", stdout(&output));
+    let answered = lines.iter().filter(|line| line.4 == "fine");
+    assert_eq!(answered.count(), 1, "{}", stdout(&output));
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

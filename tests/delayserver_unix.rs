@@ -3,19 +3,17 @@
 
 mod common;
 
-use common::delayserver::{Answer, Server, command, get, own_words, rest};
+use common::delayserver::{Answer, Server, command, get, own_words, rest, stderr, stdout};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::thread;
 
-/// The program under a limit of so many descriptors.
-fn limited(descriptors: usize) -> Command {
-    let program = command(&["serve"]);
+/// The program under a limit of 32 descriptors.
+fn limited(args: &[&str]) -> Command {
+    let program = command(args);
     let mut shell = Command::new("sh");
-    shell
-        .arg("-c")
-        .arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""));
+    shell.args(["-c", "ulimit -n 32 && exec \"$0\" \"$@\""]);
     shell.arg(program.get_program()).args(program.get_args());
     shell.stderr(Stdio::piped());
     shell
@@ -23,7 +21,7 @@ fn limited(descriptors: usize) -> Command {
 
 #[test]
 fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
-    let mut server = Server::start_by(limited(32));
+    let mut server = Server::start_by(limited(&["serve"]));
     let mut stderr = server.child.stderr.take().unwrap();
     // While it speaks: a pipe holds only so much.
     let said = thread::spawn(move || {
@@ -65,13 +63,29 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
 /// Even if it cannot complain.
 #[test]
 fn nobody_need_read_its_complaints() {
-    let mut server = Server::start_by(limited(32));
+    let mut server = Server::start_by(limited(&["serve"]));
     drop(server.child.stderr.take());
     let clients: Vec<_> = (0..40).map(|_| server.ask(100, "x")).collect();
     for client in clients {
         assert!(Answer::read(client).is(200, "x"));
     }
     assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
+}
+
+#[test]
+fn out_of_descriptors_the_client_asks_for_what_it_can() {
+    let server = Server::start();
+    let addr = server.addr.to_string();
+    let args = ["get", &addr].into_iter().chain(["100", "here"].repeat(40));
+    let output = limited(&args.collect::<Vec<_>>()).output().unwrap();
+    assert_eq!(stderr(&output), "");
+    let rows = stdout(&output).lines().filter(|line| line.contains(" |"));
+    let (answered, failed): (Vec<_>, Vec<_>) =
+        rows.skip(1).partition(|row| row.ends_with("| here"));
+    assert_eq!(answered.len() + failed.len(), 40);
+    assert!(answered.len() > 10, "{}", stdout(&output));
+    assert!(failed.len() > 10, "{}", stdout(&output));
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

@@ -99,6 +99,27 @@ fn a_request_that_failed_is_drawn_too() {
     assert_eq!(picture.titles("400 Bad Request"), 1);
 }
 
+#[test]
+fn a_request_that_was_given_up_is_drawn_too() {
+    let (_silent, addr) = common::listen();
+    let addr = addr.to_string();
+    let args = ["get", "--svg", FILE, "--timeout", "50", &addr, "10", "x"];
+    let (output, picture) = drawn("given-up", &args);
+    assert_eq!(output.status.code(), Some(1));
+    picture.stands_alone();
+    picture.is_inside();
+    let lane = picture.groups("request")[0];
+    let registered = picture.places(lane, "register", "x1");
+    assert_eq!(registered.len(), 1);
+    assert_eq!(picture.places(lane, "event", "cx"), []);
+    // For as long as we waited.
+    assert_eq!(picture.places(lane, "kernel", "x1"), registered);
+    let end = picture.places(lane, "kernel", "x2")[0];
+    assert!((end - registered[0]) / picture.width_of_a_ms() > 58.0);
+    assert_eq!(picture.texts(lane, "figure failed"), ["failed"]);
+    assert_eq!(picture.titles("no whole answer came within 60 ms"), 1);
+}
+
 /// Before anybody is asked.
 #[test]
 fn where_no_file_can_be_one_line_says_so() {

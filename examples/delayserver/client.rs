@@ -1,13 +1,14 @@
 //! The book's story, from the client's side: the reactor waits for events in a thread of its own and sends their tokens
 //! through a channel; the main thread registers requests, and handles the tokens in the order in which they come.
 //!
-//! `wait_log`, `registered_at` and `read_at` only record times, for the timeline at the end.
+//! `wait_log`, `registered_at`, `read_at` and `ended_at` only record times, for the timeline at the end.
 
 use crate::http;
 use crate::record::{Outcome, Record, Wait, WaitLog};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::net::{self, SocketAddr};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -82,124 +83,202 @@ pub struct Query {
     pub text: String,
 }
 
-/// Sends all requests, then waits for all answers at once. `Err` says that it could not even begin.
-pub fn fetch(addr: &str, queries: &[Query], is_verbose: bool) -> io::Result<Record> {
-    let started = Instant::now();
-    let (evt_sender, evt_receiver) = channel();
-    let reactor = Reactor::new(evt_sender, WaitLog::new(started), is_verbose)?;
-    let outcomes = ask(
-        addr,
-        queries,
-        &reactor.registrator(),
-        &evt_receiver,
-        started,
-        is_verbose,
-    );
-    let waits = reactor.stop()?;
-    let outcomes = outcomes?;
-    Ok(Record { outcomes, waits })
-}
-
-fn ask(
+/// Sends all requests, then waits for all answers at once. What goes wrong with one request is its own outcome, and the
+/// others go on; `Err` is for what ends them all. An answer may come `timeout` later than its delay.
+pub fn fetch(
     addr: &str,
     queries: &[Query],
-    registrator: &Registrator,
-    evt_receiver: &Receiver<Token>,
+    timeout: Duration,
+    is_verbose: bool,
+) -> Result<Record, String> {
+    let addrs = crate::resolve(addr)?;
+    let started = Instant::now();
+    let (evt_sender, evt_receiver) = channel();
+    let reactor = Reactor::new(evt_sender, WaitLog::new(started), is_verbose)
+        .map_err(|error| error.to_string())?;
+    let client = Client {
+        addr,
+        addrs,
+        queries,
+        timeout,
+        registrator: reactor.registrator(),
+        started,
+        is_verbose,
+    };
+    let outcomes = client.ask(&evt_receiver);
+    let waits = reactor
+        .stop()
+        .map_err(|error| format!("the reactor failed: {error}"))?;
+    // A wrong address is no news of each request.
+    let was_sent = |outcome: &Outcome| !outcome.registered_at.is_empty();
+    match outcomes.first().map(|first| &first.answer) {
+        Some(Err(why)) if !outcomes.iter().any(was_sent) => Err(format!("{addr}: {why}")),
+        _ => Ok(Record { outcomes, waits }),
+    }
+}
+
+struct Client<'a> {
+    addr: &'a str,
+    addrs: Vec<SocketAddr>,
+    queries: &'a [Query],
+    timeout: Duration,
+    registrator: Registrator,
     started: Instant,
     is_verbose: bool,
-) -> io::Result<Vec<Outcome>> {
-    let mut requests = send_all(addr, queries, registrator, started)?;
-    let mut unanswered = requests.len();
-    while unanswered > 0 {
-        // An error means that the reactor has ended early; `stop` will return the reason.
-        let Ok(token) = evt_receiver.recv() else {
-            break;
+}
+
+struct Request {
+    /// Until its outcome is known.
+    stream: Option<TcpStream>,
+    deadline: Instant,
+    received: Vec<u8>,
+    outcome: Outcome,
+}
+
+impl Client<'_> {
+    fn ask(&self, evt_receiver: &Receiver<Token>) -> Vec<Outcome> {
+        let tokens = 0..self.queries.len();
+        let mut requests: Vec<Request> = tokens.map(|token| self.send(token)).collect();
+        while let Some(deadline) = next_deadline(&requests) {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match evt_receiver.recv_timeout(patience) {
+                Ok(token) => self.on_event(token, &mut requests[token]),
+                Err(RecvTimeoutError::Timeout) => self.on_time(&mut requests, deadline),
+                // The reactor has ended early; `stop` will return the reason.
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        requests
+            .into_iter()
+            .map(|request| request.outcome)
+            .collect()
+    }
+
+    fn send(&self, token: Token) -> Request {
+        let query = &self.queries[token];
+        let result = self.connect_and_write(query);
+        let delay = Duration::from_millis(query.delay_ms.into());
+        let mut request = Request {
+            stream: None,
+            deadline: Instant::now() + delay + self.timeout,
+            received: Vec::new(),
+            outcome: Outcome {
+                registered_at: Vec::new(),
+                read_at: Vec::new(),
+                ended_at: Duration::ZERO,
+                answer: Err("the reactor ended before the answer came".into()),
+            },
         };
-        let request = &mut requests[token];
-        request.read_at.push(started.elapsed());
+        match result {
+            Ok(stream) => self.register(token, &mut request, stream),
+            Err(error) => self.end(&mut request, Err(error.to_string())),
+        }
+        request
+    }
+
+    fn connect_and_write(&self, query: &Query) -> io::Result<TcpStream> {
+        let mut stream = connect(&self.addrs, self.timeout)?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        stream.write_all(&http::request(self.addr, query.delay_ms, &query.text))?;
+        let stream = TcpStream::from(stream);
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+
+    fn register(&self, token: Token, request: &mut Request, stream: TcpStream) {
+        // Before the call, because the event may come before it returns.
+        request.outcome.registered_at.push(self.started.elapsed());
+        match self
+            .registrator
+            .register(&stream, token, Interests::READABLE)
+        {
+            Ok(()) => request.stream = Some(stream),
+            Err(error) => self.end(request, Err(error.to_string())),
+        }
+    }
+
+    fn on_event(&self, token: Token, request: &mut Request) {
+        // An event is a hint: this request may have been given up meanwhile.
+        let Some(stream) = request.stream.take() else {
+            return;
+        };
+        request.outcome.read_at.push(self.started.elapsed());
         let before = request.received.len();
-        let so_far = match request.read() {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                request.registered_at.push(started.elapsed());
-                registrator.register(&request.stream, token, Interests::READABLE)?;
+        let so_far = match read(&stream, &mut request.received) {
+            None => {
+                self.register(token, request, stream);
                 "more to come"
             }
-            end => {
-                request.end = Some(end);
-                unanswered -= 1;
+            Some(answer) => {
+                self.end(request, answer);
                 "done"
             }
         };
-        if is_verbose {
-            let Query { delay_ms, text } = &queries[token];
+        if self.is_verbose {
+            let Query { delay_ms, text } = &self.queries[token];
             let bytes = request.received.len() - before;
             let line = format!("Event {token}: {bytes} bytes for /{delay_ms}/{text}, {so_far}\n");
             let _ = io::stdout().write_all(line.as_bytes());
         }
     }
-    Ok(requests.into_iter().map(Request::into_outcome).collect())
-}
 
-fn send_all(
-    addr: &str,
-    queries: &[Query],
-    registrator: &Registrator,
-    started: Instant,
-) -> io::Result<Vec<Request>> {
-    let mut requests = Vec::new();
-    for (token, query) in queries.iter().enumerate() {
-        let mut stream = TcpStream::connect(addr)?;
-        stream.write_all(&http::request(addr, query.delay_ms, &query.text))?;
-        stream.set_nonblocking(true)?;
-        // Before the call, because the event may come before it returns.
-        let registered_at = vec![started.elapsed()];
-        registrator.register(&stream, token, Interests::READABLE)?;
-        requests.push(Request {
-            stream,
-            registered_at,
-            read_at: Vec::new(),
-            received: Vec::new(),
-            end: None,
-        });
-    }
-    Ok(requests)
-}
-
-struct Request {
-    stream: TcpStream,
-    registered_at: Vec<Duration>,
-    read_at: Vec<Duration>,
-    received: Vec<u8>,
-    end: Option<io::Result<()>>,
-}
-
-impl Request {
-    /// Reads until the end of the stream, or until there is no more for the moment: `WouldBlock`, and what has come so
-    /// far is kept.
-    fn read(&mut self) -> io::Result<()> {
-        let room = MAX_ANSWER + 1 - self.received.len();
-        let mut stream = (&self.stream).take(room as u64);
-        stream.read_to_end(&mut self.received)?;
-        match self.received.len() {
-            ..=MAX_ANSWER => Ok(()),
-            _ => Err(io::Error::other("the answer is too long")),
+    fn on_time(&self, requests: &mut [Request], now: Instant) {
+        for (request, query) in requests.iter_mut().zip(self.queries) {
+            if request.stream.is_some() && request.deadline <= now {
+                let ms = u128::from(query.delay_ms) + self.timeout.as_millis();
+                self.end(request, Err(format!("no whole answer came within {ms} ms")));
+            }
         }
     }
 
-    fn into_outcome(self) -> Outcome {
-        let answer = match (self.end, http::parse_response(&self.received)) {
-            (Some(Ok(())), Some(("200 OK", body))) => Ok(String::from_utf8_lossy(body).into()),
-            (Some(Ok(())), Some((status, body))) => Err(format!(
-                "{status}: {}",
-                String::from_utf8_lossy(body).trim_end()
-            )),
-            (Some(Err(error)), _) => Err(error.to_string()),
-            _ => Err("the connection was closed before the answer was whole".into()),
-        };
-        Outcome {
-            registered_at: self.registered_at,
-            read_at: self.read_at,
-            answer,
+    /// Closes the connection too: its stream is not there any more.
+    fn end(&self, request: &mut Request, answer: Result<String, String>) {
+        request.stream = None;
+        request.outcome.ended_at = self.started.elapsed();
+        request.outcome.answer = answer;
+    }
+}
+
+fn next_deadline(requests: &[Request]) -> Option<Instant> {
+    let waiting = requests.iter().filter(|request| request.stream.is_some());
+    waiting.map(|request| request.deadline).min()
+}
+
+/// To the first of a name's addresses that is there. `TcpStream::connect` would wait for each as long as the system
+/// does, which may be minutes.
+fn connect(addrs: &[SocketAddr], timeout: Duration) -> io::Result<net::TcpStream> {
+    let mut result = Err(ErrorKind::AddrNotAvailable.into());
+    for addr in addrs {
+        result = net::TcpStream::connect_timeout(addr, timeout);
+        if result.is_ok() {
+            break;
         }
+    }
+    result
+}
+
+/// Reads what there is. `None`: that is not the whole answer yet.
+fn read(stream: &TcpStream, received: &mut Vec<u8>) -> Option<Result<String, String>> {
+    let room = MAX_ANSWER + 1 - received.len();
+    let result = match stream.take(room as u64).read_to_end(received) {
+        Ok(_) if received.len() > MAX_ANSWER => Err(io::Error::other("the answer is too long")),
+        result => result,
+    };
+    match (http::parse_response(received, result.is_ok()), result) {
+        (Ok(Some(response)), _) => Some(text(response)),
+        (Err(why), _) => Some(Err(why.into())),
+        (Ok(None), Ok(_)) => Some(Err(
+            "the connection was closed before the answer was whole".into()
+        )),
+        (Ok(None), Err(error)) if error.kind() == ErrorKind::WouldBlock => None,
+        (Ok(None), Err(error)) => Some(Err(error.to_string())),
+    }
+}
+
+fn text((status, body): http::Response) -> Result<String, String> {
+    let body = String::from_utf8_lossy(body);
+    match status.starts_with("200") {
+        true => Ok(body.into()),
+        false => Err(format!("{status}: {}", body.trim_end())),
     }
 }

@@ -92,11 +92,15 @@ fn parse_line(line: &[u8]) -> Result<Request, Refusal> {
 }
 
 fn parse_delay(digits: &[u8]) -> Option<u32> {
-    // `str::parse` would take a plus sign too.
-    let digits = from_utf8(digits)
-        .ok()
-        .filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?;
-    digits.parse().ok().filter(|&ms| ms <= MAX_DELAY_MS)
+    let ms = parse_digits(digits)?.try_into().ok()?;
+    (ms <= MAX_DELAY_MS).then_some(ms)
+}
+
+/// `str::parse` would take a plus sign too.
+fn parse_digits(digits: &[u8]) -> Option<usize> {
+    let digits = from_utf8(digits).ok()?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().ok())?
 }
 
 fn not_http() -> Refusal {
@@ -110,9 +114,10 @@ fn bad_request(reason: String) -> Refusal {
     }
 }
 
+/// HTTP/1.0, because a client that says HTTP/1.1 must also understand an answer in chunks.
 pub fn request(addr: &str, delay_ms: u32, text: &str) -> Vec<u8> {
     let text = percent_encode(text);
-    format!("GET /{delay_ms}/{text} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").into()
+    format!("GET /{delay_ms}/{text} HTTP/1.0\r\nHost: {addr}\r\n\r\n").into()
 }
 
 pub fn response(status: &str, body: &[u8]) -> Vec<u8> {
@@ -131,15 +136,70 @@ pub fn response(status: &str, body: &[u8]) -> Vec<u8> {
     response
 }
 
-/// The status ("200 OK") and the body of a response that came whole. Without a length, what came is the whole.
-pub fn parse_response(received: &[u8]) -> Option<(&str, &[u8])> {
-    let (head, body) = received.split_at(end_of_head(received)?);
-    let (version, line) = from_utf8(head).ok()?.split_once(' ')?;
-    let (status, fields) = line.split_once('\n')?;
-    let mut fields = fields.lines().filter_map(|field| field.split_once(':'));
-    let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
-    let is_whole = length.is_none_or(|(_, length)| length.trim().parse() == Ok(body.len()));
-    (version.starts_with("HTTP/1.") && is_whole).then_some((status.trim_end(), body))
+/// A status ("200 OK") and a body.
+pub type Response<'a> = (String, &'a [u8]);
+
+/// `Ok(None)`: more has to come. `Err` says why this will not become an answer that we understand. `is_end` says that
+/// the server has closed the connection: a body without a `Content-Length` is whole only then.
+pub fn parse_response(
+    mut received: &[u8],
+    is_end: bool,
+) -> Result<Option<Response<'_>>, &'static str> {
+    loop {
+        if received.iter().zip(b"HTTP/1.").any(|(a, b)| a != b) {
+            return Err(NOT_HTTP);
+        }
+        let Some(end) = end_of_head(received) else {
+            return Ok(None);
+        };
+        let (head, body) = received.split_at(end);
+        let head = String::from_utf8_lossy(head);
+        let (line, fields) = head.split_once('\n').unwrap_or_default();
+        let status = parse_status(line).ok_or(NOT_HTTP)?;
+        // Interim answers (100 Continue, 103 Early Hints) come before the one that counts.
+        if status.starts_with('1') {
+            received = body;
+            continue;
+        }
+        let body = match body_length(status, fields)? {
+            Some(length) => body.get(..length),
+            None => is_end.then_some(body),
+        };
+        return Ok(body.map(|body| (status.into(), body)));
+    }
+}
+
+const NOT_HTTP: &str = "this is not an HTTP/1.1 answer";
+
+/// Three digits, and perhaps a phrase, which may be any.
+fn parse_status(line: &str) -> Option<&str> {
+    let (_version, status) = line.split_once(' ')?;
+    let digits = status.split_ascii_whitespace().next()?;
+    let is_status = digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_status.then_some(status.trim_end())
+}
+
+/// `Ok(None)`: the body ends with the connection.
+fn body_length(status: &str, fields: &str) -> Result<Option<usize>, &'static str> {
+    let values = |wanted| {
+        let fields = fields.lines().filter_map(|field| field.split_once(':'));
+        let wanted = fields.filter(move |(name, _)| name.eq_ignore_ascii_case(wanted));
+        wanted.map(|(_, value)| value.trim())
+    };
+    if status.starts_with("204") || status.starts_with("304") {
+        return Ok(Some(0)); // whatever its fields say
+    }
+    if values("Transfer-Encoding").next().is_some() {
+        return Err("the answer has a Transfer-Encoding, which we did not ask for");
+    }
+    let mut lengths: Vec<&str> = values("Content-Length").collect();
+    lengths.dedup();
+    let length = match lengths[..] {
+        [] => Some(None),
+        [length] => parse_digits(length.as_bytes()).map(Some),
+        _ => None,
+    };
+    length.ok_or("the answer's Content-Length is wrong")
 }
 
 fn percent_encode(text: &str) -> String {

@@ -1,8 +1,9 @@
 //! The book's program, complete: a server that answers late, and a client that waits for many answers in one thread.
 //!
-//! Read `client.rs` first (it is the book's story), then `server.rs`; `http.rs`, `record.rs`, `timeline.rs` and
-//! `picture.rs` are plumbing.
+//! Read `client.rs` first (it is the book's story), then `server.rs`; `args.rs`, `http.rs`, `record.rs`, `timeline.rs`
+//! and `picture.rs` are plumbing.
 
+mod args;
 mod client;
 mod http;
 mod picture;
@@ -10,90 +11,48 @@ mod record;
 mod server;
 mod timeline;
 
+use args::{HELP, Job, TIMEOUT};
 use client::Query;
 use server::Server;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
+use std::time::Duration;
 use std::{env, thread};
 
-const HELP: &str = "\
-A server that answers late, and a client that waits for many answers in one thread.
-
-Usage:
-  delayserver [--svg FILE]         start a server, send it ten requests, draw who waited when
-  delayserver serve [--addr ADDR]  only the server (default: 127.0.0.1:0, a free port)
-  delayserver get [--svg FILE] ADDR DELAY TEXT [...]
-                                   only the client: ask ADDR for TEXT after DELAY milliseconds
-  delayserver --help
-
-The server prints its address on its first line and serves until its standard input ends, or Ctrl-C.
-To leave it in the background, give it an input that does not end: `tail -f /dev/null | delayserver serve &`.
-It answers `GET /DELAY/TEXT HTTP/1.1` with TEXT after DELAY (0 to 60000) milliseconds; try a browser,
-or `curl http://ADDR/1000/hello`. Whoever closes its connection has left, and gets no answer.
-
-The client works with any server that answers such requests. It takes any number of DELAY TEXT pairs,
-waits for all of them at once, and ends with 1 if one of them was not answered. Set NO_COLOR to get a
-plain timeline in a terminal too.
-With --svg it writes the timeline to FILE as well, as a picture for any browser, with more in it: what each thread did,
-and every wait of the reactor.
-";
-
 fn main() -> ExitCode {
-    let args: Result<Vec<String>, _> = env::args_os().skip(1).map(OsString::into_string).collect();
-    let Ok(args) = args else {
-        return usage(); // not even text
+    let args: Result<Vec<String>, OsString> =
+        env::args_os().skip(1).map(OsString::into_string).collect();
+    let job = match &args {
+        Ok(args) => args::parse(&args.iter().map(String::as_str).collect::<Vec<_>>()),
+        Err(arg) => Err(format!("this is not text: `{}`", arg.to_string_lossy())),
     };
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let result = match args[..] {
-        [] => demo(None),
-        ["--svg", file] => demo(Some(file)),
-        ["serve"] => serve("127.0.0.1:0"),
-        ["serve", "--addr", addr] => serve(addr),
-        ["get", ref args @ ..] => match parse_get(args) {
-            Some((svg, addr, queries)) => get(addr, &queries, svg, false),
-            None => return usage(),
-        },
-        ["--help" | "-h" | "help"] => {
+    let (why, code) = match job.map(run) {
+        Ok(Ok(code)) => return code,
+        Ok(Err(why)) => (why, 1),
+        Err(why) => (format!("{why}\n\n{}", HELP.trim_end()), 2),
+    };
+    complain(&format!("delayserver: {why}\n"));
+    ExitCode::from(code)
+}
+
+fn run(job: Job) -> Result<ExitCode, String> {
+    match job {
+        Job::Demo { svg } => demo(svg),
+        Job::Serve { addr } => serve(addr),
+        Job::Get {
+            svg,
+            timeout,
+            addr,
+            queries,
+        } => get(addr, &queries, timeout, svg, false),
+        Job::Help => {
             say(HELP);
-            return ExitCode::SUCCESS;
+            Ok(ExitCode::SUCCESS)
         }
-        _ => return usage(),
-    };
-    result.unwrap_or_else(|why| {
-        complain(&format!("delayserver: {why}\n"));
-        ExitCode::FAILURE
-    })
-}
-
-fn usage() -> ExitCode {
-    complain(HELP);
-    ExitCode::from(2)
-}
-
-/// A file for the picture perhaps, an address, and queries.
-fn parse_get<'a>(args: &[&'a str]) -> Option<(Option<&'a str>, &'a str, Vec<Query>)> {
-    match args {
-        ["--svg", file, addr, queries @ ..] => Some((Some(file), addr, parse_queries(queries)?)),
-        [addr, queries @ ..] => Some((None, addr, parse_queries(queries)?)),
-        [] => None,
     }
-}
-
-/// Pairs of a delay and a text, at least one.
-fn parse_queries(args: &[&str]) -> Option<Vec<Query>> {
-    let pairs = args.chunks(2).map(|pair| match pair {
-        [delay, text] => Some(Query {
-            delay_ms: delay.parse().ok()?,
-            text: text.to_string(),
-        }),
-        _ => None,
-    });
-    pairs
-        .collect::<Option<Vec<_>>>()
-        .filter(|queries| !queries.is_empty())
 }
 
 fn demo(svg: Option<&str>) -> Result<ExitCode, String> {
@@ -115,7 +74,7 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, String> {
             text: format!("after-{}-ms", i * 100),
         })
         .collect();
-    let result = get(&addr, &queries, svg, true)?;
+    let result = get(&addr, &queries, TIMEOUT, svg, true)?;
 
     registrator
         .close_loop()
@@ -140,9 +99,15 @@ fn serve(addr: &str) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// All addresses of a name.
+fn resolve(addr: &str) -> Result<Vec<SocketAddr>, String> {
+    let addrs = addr.to_socket_addrs();
+    Ok(addrs.map_err(|error| format!("{addr}: {error}"))?.collect())
+}
+
 fn start_server(addr: &str) -> Result<(String, Server), String> {
-    let listener =
-        TcpListener::bind(addr).map_err(|error| format!("cannot listen on {addr}: {error}"))?;
+    let listener = TcpListener::bind(&resolve(addr)?[..])
+        .map_err(|error| format!("cannot listen on {addr}: {error}"))?;
     let addr = listener.local_addr().map_err(|error| error.to_string())?;
     let server = Server::start(listener).map_err(|error| error.to_string())?;
     Ok((addr.to_string(), server))
@@ -151,6 +116,7 @@ fn start_server(addr: &str) -> Result<(String, Server), String> {
 fn get(
     addr: &str,
     queries: &[Query],
+    timeout: Duration,
     svg: Option<&str>,
     is_verbose: bool,
 ) -> Result<ExitCode, String> {
@@ -161,8 +127,7 @@ fn get(
         let file = options.append(true).create(true).open(path);
         file.map_err(|error| cannot_write(path, error))?;
     }
-    let record =
-        client::fetch(addr, queries, is_verbose).map_err(|error| format!("{addr}: {error}"))?;
+    let record = client::fetch(addr, queries, timeout, is_verbose)?;
     let is_colored =
         io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     say(&format!(

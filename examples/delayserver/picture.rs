@@ -147,9 +147,11 @@ impl Picture {
         self.add(format_args!("<svg width=\"{}\">", LEFT - 4.0));
         self.text("path", 48.0, y, &fit(&path, COLUMNS));
         self.add(format_args!("</svg>"));
-        for (&registered, &event) in outcome.registered_at.iter().zip(events) {
-            let title = format!("{token}: {path}, {} to {}", ms(registered), ms(event));
-            self.bar("kernel", registered, event, y, &title);
+        for (at, &registered) in outcome.registered_at.iter().enumerate() {
+            // Until it was given up, where no event came.
+            let to = events.get(at).copied().unwrap_or(outcome.ended_at);
+            let title = format!("{token}: {path}, {} to {}", ms(registered), ms(to));
+            self.bar("kernel", registered, to, y, &title);
         }
         for &time in &outcome.registered_at {
             self.register(time, y, token);
@@ -167,8 +169,8 @@ impl Picture {
 
     /// When the event came, right of all that is drawn in that lane; the rest is for whoever points at it.
     fn figure(&mut self, outcome: &Outcome, events: &[Duration], y: f64) {
-        let last = outcome.read_at.iter().chain(events).max();
-        let x = self.x(last.copied().unwrap_or_default()) + 11.0;
+        let last = events.iter().copied().chain([outcome.ended_at]).max();
+        let x = self.x(last.unwrap_or_default()) + 11.0;
         let (class, figure, answer) = match &outcome.answer {
             Ok(answer) => (
                 "figure",

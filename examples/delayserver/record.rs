@@ -13,6 +13,7 @@ pub struct Record {
 pub struct Outcome {
     pub registered_at: Vec<Duration>,
     pub read_at: Vec<Duration>,
+    pub ended_at: Duration,
     /// The body, or why there is none.
     pub answer: Result<String, String>,
 }
@@ -39,11 +40,16 @@ impl Record {
         })
     }
 
+    /// When the answer began to come, or when it was given up without an event.
+    pub fn waited_until(&self, token: Token) -> Duration {
+        let event = self.events(token).next();
+        event.unwrap_or(self.outcomes[token].ended_at)
+    }
+
     /// Until the last answer began to come.
     pub fn total(&self) -> Duration {
-        let tokens = 0..self.outcomes.len();
-        let events = tokens.filter_map(|token| self.events(token).next());
-        events.max().unwrap_or_default()
+        let ends = (0..self.outcomes.len()).map(|token| self.waited_until(token));
+        ends.max().unwrap_or_default()
     }
 }
 

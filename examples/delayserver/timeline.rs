@@ -21,17 +21,27 @@ pub fn draw(queries: &[Query], record: &Record, is_colored: bool) -> String {
         width = COLUMNS - 4
     );
     for (token, (query, outcome)) in queries.iter().zip(&record.outcomes).enumerate() {
-        let registered = outcome.registered_at[0];
-        let event = record.events(token).next().unwrap_or_default();
+        let registered = outcome.registered_at.first().copied();
+        let event = record.events(token).next();
+        let waited = registered
+            .zip(event)
+            .map(|(from, to)| to.saturating_sub(from));
+        let figure = |time: Option<Duration>| time.map_or("-".into(), ms);
         let (Ok(answer) | Err(answer)) = &outcome.answer;
         let _ = writeln!(
             out,
             "{token:>5} {:>8}{:>11}{:>11}{:>11} |{}| {}",
             format!("{} ms", query.delay_ms),
-            ms(registered),
-            ms(event.saturating_sub(registered)),
-            ms(event),
-            bar(registered, event, total, is_colored),
+            figure(registered),
+            figure(waited),
+            figure(event),
+            bar(
+                registered,
+                event,
+                record.waited_until(token),
+                total,
+                is_colored
+            ),
             in_one_line(answer),
         );
     }
@@ -50,21 +60,29 @@ pub fn total_delay_ms(queries: &[Query]) -> u64 {
 }
 
 /// Blank before it was registered, a bar while it waited, a mark where its event came.
-fn bar(registered: Duration, event: Duration, total: Duration, is_colored: bool) -> String {
+fn bar(
+    registered: Option<Duration>,
+    event: Option<Duration>,
+    end: Duration,
+    total: Duration,
+    is_colored: bool,
+) -> String {
     let column = |time: Duration| {
         (time.as_nanos() * (COLUMNS as u128 - 1))
             .checked_div(total.as_nanos())
             .unwrap_or(0) as usize
     };
-    let (from, to) = (column(registered), column(event));
+    let (from, to) = (column(registered.unwrap_or(end)), column(end));
     let (before, during) = (" ".repeat(from.min(to)), to.saturating_sub(from));
     let after = " ".repeat(COLUMNS - 1 - to);
+    let mark = match (event, is_colored) {
+        (None, _) => " ",
+        (Some(_), false) => "*",
+        (Some(_), true) => "\x1b[32m●",
+    };
     match is_colored {
-        true => format!(
-            "{before}\x1b[36m{}\x1b[32m●\x1b[0m{after}",
-            "━".repeat(during)
-        ),
-        false => format!("{before}{}*{after}", "-".repeat(during)),
+        true => format!("{before}\x1b[36m{}{mark}\x1b[0m{after}", "━".repeat(during)),
+        false => format!("{before}{}{mark}{after}", "-".repeat(during)),
     }
 }
 

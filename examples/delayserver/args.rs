@@ -1,0 +1,133 @@
+//! The command line.
+
+use crate::client::Query;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub const HELP: &str = "\
+A server that answers late, and a client that waits for many answers in one
+thread.
+
+Usage:
+  delayserver [--svg FILE]
+      start a server, send it ten requests, draw who waited when
+  delayserver serve [--addr ADDR]
+      only the server (default: 127.0.0.1:0, a free port)
+  delayserver get [--svg FILE] [--timeout MS] ADDR DELAY TEXT [...]
+      only the client: ask ADDR for TEXT after DELAY milliseconds
+  delayserver --help
+
+The server prints its address on its first line and serves until its standard
+input ends, or Ctrl-C. To leave it in the background, give it an input that does
+not end: `tail -f /dev/null | delayserver serve &`.
+It answers `GET /DELAY/TEXT HTTP/1.1` with TEXT after DELAY (0 to 60000)
+milliseconds; try a browser, or `curl http://ADDR/1000/hello`. Whoever closes its
+connection has left, and gets no answer.
+
+The client works with any server that answers such requests. It takes any number
+of DELAY TEXT pairs, waits for all of them at once, and ends with 1 if one of
+them was not answered. It gives up a request that has no connection after MS
+milliseconds (default: 10000), or no whole answer after DELAY and MS.
+Set NO_COLOR to get a plain timeline in a terminal too.
+With --svg it writes the timeline to FILE as well, as a picture for any browser,
+with more in it: what each thread did, and every wait of the reactor.
+";
+
+/// Unless it is given.
+pub const TIMEOUT: Duration = Duration::from_millis(10_000);
+
+pub enum Job<'a> {
+    Demo {
+        svg: Option<&'a str>,
+    },
+    Serve {
+        addr: &'a str,
+    },
+    Get {
+        svg: Option<&'a str>,
+        timeout: Duration,
+        addr: &'a str,
+        queries: Vec<Query>,
+    },
+    Help,
+}
+
+/// `Err` says what is wrong.
+pub fn parse<'a>(args: &[&'a str]) -> Result<Job<'a>, String> {
+    match args {
+        ["serve" | "get", "--help" | "-h"] => Ok(Job::Help),
+        ["--help" | "-h" | "help", rest @ ..] => no_more(rest).map(|()| Job::Help),
+        ["serve", rest @ ..] => {
+            let ([addr], rest) = options(rest, ["--addr"])?;
+            let addr = addr.unwrap_or("127.0.0.1:0");
+            no_more(rest).map(|()| Job::Serve { addr })
+        }
+        ["get", rest @ ..] => parse_get(rest),
+        _ => {
+            let ([svg], rest) = options(args, ["--svg"])?;
+            no_more(rest).map(|()| Job::Demo { svg })
+        }
+    }
+}
+
+fn parse_get<'a>(args: &[&'a str]) -> Result<Job<'a>, String> {
+    let ([svg, timeout], rest) = options(args, ["--svg", "--timeout"])?;
+    let [addr, _, ..] = rest else {
+        return Err("`get` needs an ADDR, a DELAY and a TEXT".into());
+    };
+    let timeout: Option<NonZeroU32> = timeout.map(parse_ms).transpose()?;
+    let queries = rest[1..].chunks(2).map(parse_query);
+    Ok(Job::Get {
+        svg,
+        timeout: timeout.map_or(TIMEOUT, |ms| Duration::from_millis(ms.get().into())),
+        addr,
+        queries: queries.collect::<Result<_, _>>()?,
+    })
+}
+
+fn parse_query(pair: &[&str]) -> Result<Query, String> {
+    let [delay, text] = pair else {
+        return Err(format!("there is no TEXT after `{}`", pair.concat()));
+    };
+    Ok(Query {
+        delay_ms: parse_ms(delay)?,
+        text: text.to_string(),
+    })
+}
+
+fn parse_ms<T: FromStr>(ms: &str) -> Result<T, String> {
+    let number = ms.parse();
+    number.map_err(|_| format!("this is no number of milliseconds that will do: `{ms}`"))
+}
+
+/// The values of these options, which come first in any order, and what comes after them.
+fn options<'s, 'a, const N: usize>(
+    args: &'s [&'a str],
+    names: [&str; N],
+) -> Result<([Option<&'a str>; N], &'s [&'a str]), String> {
+    let mut values = [None; N];
+    let mut rest = args;
+    while let [name, after @ ..] = rest {
+        let Some(at) = names.iter().position(|known| known == name) else {
+            break;
+        };
+        let [value, after @ ..] = after else {
+            return Err(format!("`{name}` needs a value"));
+        };
+        values[at] = Some(*value);
+        rest = after;
+    }
+    match rest {
+        [name, ..] if name.starts_with("--") => Err(unknown(name)),
+        _ => Ok((values, rest)),
+    }
+}
+
+fn no_more(args: &[&str]) -> Result<(), String> {
+    args.first().map_or(Ok(()), |arg| Err(unknown(arg)))
+}
+
+fn unknown(arg: &str) -> String {
+    format!("unknown argument `{arg}`")
+}
