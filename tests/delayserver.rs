@@ -3,8 +3,9 @@
 mod common;
 
 use common::delayserver::{Answer, Server, command, get, rest, run, stderr, stdout};
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -347,6 +348,29 @@ fn what_goes_wrong_at_the_start_is_said_in_one_line() {
     }
 }
 
+/// No thread has so large a stack.
+#[test]
+fn what_cannot_be_started_is_named() {
+    let server = Server::start();
+    let addr = server.addr.to_string();
+    let cases: [(&[&str], &str); 3] = [
+        (&[], "server"),
+        (&["serve"], "input"),
+        (&["get", &addr, "1", "x"], "reactor"),
+    ];
+    for (args, thread) in cases {
+        let mut command = command(args);
+        command.env("RUST_MIN_STACK", isize::MAX.to_string());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let complaint = stderr(&output);
+        let begin = format!("delayserver: cannot start the thread `{thread}`: ");
+        assert!(complaint.starts_with(&begin), "{complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert_eq!(stdout(&output), "", "{args:?}");
+    }
+}
+
 #[test]
 fn serve_stops_when_its_input_ends() {
     let mut server = Server::start();
@@ -363,7 +387,9 @@ fn serve_listens_where_it_is_told_to() {
     let (server, addr) = (0..20)
         .find_map(|_| {
             let (_, addr) = common::listen();
-            let server = Server::try_start_by(command(&["serve", "--addr", &addr.to_string()]))?;
+            let mut command = command(&["serve", "--addr", &addr.to_string()]);
+            command.stdin(Stdio::piped());
+            let server = Server::try_start_by(command)?;
             Some((server, addr))
         })
         .expect("a free address");
@@ -412,12 +438,12 @@ fn whoever_asks_wrong_is_told_why_and_hurts_nobody() {
     let path = "unknown path: ask for /DELAY_MS/TEXT\n";
     let not_http = "this is not an HTTP/1.1 request\n";
     let head = "the request's head is longer than 8192 bytes\n";
-    let method = "this server only knows GET\n";
+    let method = "this server only knows GET and HEAD\n";
     let percent = "in the text, % must come with two hexadecimal digits\n";
     let cases: &[(&[u8], u16, &str)] = &[
         (b"hello\r\n\r\n", 400, not_http),
-        (b"\r\n\r\n", 400, not_http),
-        (b"\n", 400, not_http),
+        (b"\r\n\r\n", 400, not_http), // one empty line is ignored
+        (b"\n\n", 400, not_http),
         (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
             400,
@@ -431,10 +457,21 @@ fn whoever_asks_wrong_is_told_why_and_hurts_nobody() {
         (b"GET /1/x y HTTP/1.1\r\n\r\n", 400, not_http),
         (b"G@T /1/x HTTP/1.1\r\n\r\n", 400, not_http),
         (b" /1/x HTTP/1.1\r\n\r\n", 400, not_http),
-        (b"GET / HTTP/1.1\r\n\r\n", 400, path),
-        (b"GET /1 HTTP/1.1\r\n\r\n", 400, path),
-        (b"GET 1/x HTTP/1.1\r\n\r\n", 400, path),
-        (b"GET /favicon.ico HTTP/1.1\r\n\r\n", 400, path),
+        (b"GET 1/x HTTP/1.1\r\n\r\n", 400, not_http),
+        (b"GET * HTTP/1.1\r\n\r\n", 400, not_http),
+        (b"GET localhost:1 HTTP/1.1\r\n\r\n", 400, not_http),
+        // Without the rest of the head: it would change nothing.
+        (b"GET /1/x\rHTTP/1.1", 400, not_http),
+        (b"\rG", 400, not_http),
+        (b"\r\r\n", 400, not_http),
+        (b"GET /1/x HTTP/1.1\r\r\n", 400, not_http),
+        (b"GET /1/x HTTP/1.1\r\nX: y\rZ", 400, not_http),
+        (b"GET / HTTP/1.1\r\n\r\n", 404, path),
+        (b"GET /1 HTTP/1.1\r\n\r\n", 404, path),
+        (b"GET /favicon.ico HTTP/1.1\r\n\r\n", 404, path),
+        (b"GET http://test HTTP/1.1\r\n\r\n", 404, path),
+        (b"GET http://test/1 HTTP/1.1\r\n\r\n", 404, path),
+        (b"GET http://test/soon/x HTTP/1.1\r\n\r\n", 400, delay),
         (b"GET //x HTTP/1.1\r\n\r\n", 400, delay),
         (b"GET /soon/x HTTP/1.1\r\n\r\n", 400, delay),
         (b"GET /1.5/x HTTP/1.1\r\n\r\n", 400, delay),
@@ -456,9 +493,8 @@ fn whoever_asks_wrong_is_told_why_and_hurts_nobody() {
             405,
             method,
         ),
-        (b"HEAD /1/x HTTP/1.1\r\n\r\n", 405, method),
         (b"get /1/x HTTP/1.1\r\n\r\n", 405, method),
-        (b"DELETE / HTTP/1.1\r\n", 405, method), // without the rest of the head: it would change nothing
+        (b"DELETE / HTTP/1.1\r\n", 405, method),
         (huge_field.as_bytes(), 431, head),
         (huge_line.as_bytes(), 431, head),
         (endless.as_bytes(), 431, head),
@@ -471,7 +507,10 @@ fn whoever_asks_wrong_is_told_why_and_hurts_nobody() {
             "{} got {answer:?}",
             String::from_utf8_lossy(&request[..request.len().min(60)])
         );
-        assert_eq!(answer.head.contains("\r\nAllow: GET\r\n"), *status == 405);
+        assert_eq!(
+            answer.head.contains("\r\nAllow: GET, HEAD\r\n"),
+            *status == 405
+        );
     }
     assert!(Answer::read(waiting).is(200, "undisturbed"));
 }
@@ -485,6 +524,10 @@ fn what_may_be_written_in_other_ways_is_understood() {
     for request in [
         "GET /0/x HTTP/1.0\r\n\r\n",
         "GET /0/x HTTP/1.1\n\n",
+        "\r\nGET /0/x HTTP/1.1\r\n\r\n",
+        "\nGET /0/x HTTP/1.1\r\n\r\n",
+        "GET http://test/0/x HTTP/1.1\r\n\r\n",
+        "GET HTTP://test:80/0/x HTTP/1.1\r\n\r\n",
         "GET /0000/x HTTP/1.1\r\n\r\n",
         "GET /0/x HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\n\r\nand what nobody asked for",
         &full,
@@ -524,13 +567,27 @@ fn a_head_that_does_not_end_is_answered_after_ten_seconds() {
 }
 
 #[test]
+fn the_answer_to_head_has_no_body() {
+    let server = Server::start();
+    for (request, status) in [
+        ("HEAD /0/text HTTP/1.1\r\n\r\n", 200),
+        ("\r\nHEAD /0/text HTTP/1.1\r\n\r\n", 200),
+        ("HEAD /x HTTP/1.1\r\n\r\n", 404),
+        ("HEAD /60001/x HTTP/1.1\r\n\r\n", 400),
+    ] {
+        let head = Answer::read_head(server.send(request.as_bytes()));
+        assert_eq!((head.status, head.body.as_str()), (status, ""), "{head:?}");
+        let get = server.answer_to(request.replace("HEAD", "GET").as_bytes());
+        assert_eq!((get.status, get.head), (status, head.head));
+    }
+}
+
+/// A client whose connection ends before it has asked, or is reset whenever, is forgotten at once.
+#[test]
 fn whoever_leaves_is_forgotten_at_once() {
     let server = Server::start();
-    // With an end of the stream, at any stage: the connection is closed, and nothing is answered.
-    for request in ["", "GET /6", "GET /60000/x HTTP/1.1\r\n", &get(60_000, "x")] {
-        let mut stream = server.connect();
-        stream.write_all(request.as_bytes()).unwrap();
-        assert_eq!(rest(stream), b"", "{request:?}");
+    for request in ["", "GET /6", "GET /60000/x HTTP/1.1\r\n"] {
+        assert_eq!(rest(server.send(request.as_bytes())), b"", "{request:?}");
     }
     // All at once, and with what they sent too much still unread.
     let many: Vec<_> = (0..200)
@@ -538,8 +595,34 @@ fn whoever_leaves_is_forgotten_at_once() {
         .collect();
     for mut stream in many {
         let _ = stream.write_all(&[b'x'; 1000]);
+        common::os::reset_when_closed(&stream);
     }
     assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
+}
+
+#[test]
+fn a_client_that_sends_no_more_is_answered_all_the_same() {
+    let server = Server::start();
+    let refused = "GET /x HTTP/1.1\r\n\r\n";
+    for (request, text) in [
+        (get(0, "now"), "now"),
+        (get(200, "later"), "later"),
+        (refused.into(), "unknown path: ask for /DELAY_MS/TEXT\n"),
+    ] {
+        let stream = server.send(request.as_bytes());
+        stream.shutdown(Shutdown::Write).unwrap();
+        let answer = Answer::read(stream);
+        assert_eq!(answer.body, text);
+    }
+    // Meanwhile the end of its stream is not read again and again.
+    let before = Usage::of(&server);
+    let stream = server.ask(1000, "idle");
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(Answer::read(stream).is(200, "idle"));
+    if let (Some(before), Some(now)) = (before, Usage::of(&server)) {
+        let ticks = now.ticks - before.ticks;
+        assert!(ticks < 50, "{ticks} hundredths of a second of work");
+    }
 }
 
 /// What a client says while it waits is not listened to; but nor is it kept from hearing its answer.
@@ -587,6 +670,8 @@ fn two_thousand_wait_at_once() {
 struct Usage {
     threads: usize,
     memory: usize,
+    /// Of the processor's time.
+    ticks: usize,
 }
 
 impl Usage {
@@ -594,7 +679,8 @@ impl Usage {
         if std::env::var_os("DELAYSERVER_RUNNER").is_some() {
             return None; // it would be the emulator's
         }
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).ok()?;
+        let about = |file| fs::read_to_string(format!("/proc/{}/{file}", server.child.id())).ok();
+        let (status, stat) = (about("status")?, about("stat")?);
         let figure = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse::<usize>().ok()
@@ -602,6 +688,13 @@ impl Usage {
         Some(Usage {
             threads: figure("Threads:")?,
             memory: figure("VmRSS:")? * 1024,
+            // In user mode and in the kernel.
+            ticks: stat
+                .split(' ')
+                .skip(13)
+                .take(2)
+                .flat_map(str::parse::<usize>)
+                .sum(),
         })
     }
 }

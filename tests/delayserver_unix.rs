@@ -4,7 +4,9 @@
 mod common;
 
 use common::delayserver::{Answer, Server, command, get, own_words, rest, stderr, stdout};
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -43,11 +45,15 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
         assert!(answer.ends_with(b"x"));
     }
     assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
-    // Those who leave make room at once, whatever time they have left.
+    drop(stay);
+    // Those who reset their connection make room at once, whatever time they have left.
     for _ in 0..3 {
         let clients: Vec<_> = (0..40).map(|_| server.ask(60_000, "never")).collect();
-        drop(clients);
+        clients.iter().for_each(common::os::reset_when_closed);
     }
+    // Others may only have said that they send no more: they make room when they are answered.
+    let clients: Vec<_> = (0..40).map(|_| server.ask(100, "never")).collect();
+    drop(clients);
     assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
 
     assert!(server.stop().success());
@@ -86,6 +92,22 @@ fn out_of_descriptors_the_client_asks_for_what_it_can() {
     assert!(answered.len() > 10, "{}", stdout(&output));
     assert!(failed.len() > 10, "{}", stdout(&output));
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// Nothing comes from it for a while; that is not its end.
+#[test]
+fn its_input_may_be_nonblocking() {
+    let (input, far_end) = UnixStream::pair().unwrap();
+    input.set_nonblocking(true).unwrap();
+    let mut program = command(&["serve"]);
+    program.stdin(OwnedFd::from(input));
+    let mut server = Server::try_start_by(program).unwrap();
+    for _ in 0..3 {
+        assert!(server.answer_to(get(200, "x").as_bytes()).is(200, "x"));
+    }
+    (&far_end).write_all(b"typed").unwrap();
+    drop(far_end);
+    assert!(server.child.wait().unwrap().success());
 }
 
 #[test]

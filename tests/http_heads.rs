@@ -11,10 +11,12 @@ use http::{MAX_DELAY_MS, MAX_HEAD, Refusal, Request};
 use std::panic;
 use std::time::Duration;
 
-const GOOD: [&str; 4] = [
+const REQUESTS: [&str; 6] = [
     "GET /1000/hello HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n",
     "GET /60000/h%C3%A9/%20/x?y=%25 HTTP/1.0\r\n\r\n",
     "GET /0/ HTTP/1.1\n\nand a body",
+    "\r\nHEAD http://localhost/20/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET /favicon.ico HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "POST /1/x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
 ];
 
@@ -99,22 +101,24 @@ fn parse_in_pieces(head: &[u8], random: &mut Random) -> Result<Option<Request>, 
     http::parse(head)
 }
 
-/// More to come, good, 400, 405 or 431.
+/// More to come, good, 400, 404, 405 or 431.
 fn kind_of_request(random: &mut Random) -> usize {
-    let head = head(&GOOD, random);
+    let head = head(&REQUESTS, random);
     let answer = http::parse(&head);
     let pieces = parse_in_pieces(&head, random);
     assert_eq!(pieces, answer, "{}", head.escape_ascii());
+    assert_eq!(http::reply(&head).is_some(), answer != Ok(None));
     match answer {
         Ok(None) => 0,
         Ok(Some(request)) => {
             assert!(request.delay <= Duration::from_millis(MAX_DELAY_MS.into()));
-            assert!(head.starts_with(b"GET /"));
+            let head = head.trim_ascii_start();
+            assert!(head.starts_with(b"GET ") || head.starts_with(b"HEAD "));
             1
         }
         Err(Refusal { status, reason }) => {
             assert!(!reason.is_empty() && !reason.contains('\n'), "{reason}");
-            let statuses = ["400 ", "405 ", "431 "];
+            let statuses = ["400 ", "404 ", "405 ", "431 "];
             let at = statuses.iter().position(|start| status.starts_with(start));
             2 + at.unwrap_or_else(|| panic!("{status}"))
         }
@@ -158,7 +162,7 @@ fn check<const KINDS: usize>(kind_of: fn(&mut Random) -> usize) {
 
 #[test]
 fn every_head_gets_one_of_the_documented_answers() {
-    check::<5>(kind_of_request);
+    check::<6>(kind_of_request);
 }
 
 #[test]
@@ -178,7 +182,7 @@ fn any_text_comes_back() {
             .unwrap();
         assert_eq!(request.text, text.as_bytes());
         assert_eq!(request.delay, Duration::from_millis(delay_ms.into()));
-        let response = http::response("200 OK", text.as_bytes());
+        let response = http::response(b"GET", "200 OK", text.as_bytes());
         let received = http::parse_response(&response, false);
         assert_eq!(received, Ok(Some(("200 OK".into(), text.as_bytes()))));
         let cut = &response[..response.len() - 1];

@@ -22,8 +22,9 @@ The server prints its address on its first line and serves until its standard
 input ends, or Ctrl-C. To leave it in the background, give it an input that does
 not end: `tail -f /dev/null | delayserver serve &`.
 It answers `GET /DELAY/TEXT HTTP/1.1` with TEXT after DELAY (0 to 60000)
-milliseconds; try a browser, or `curl http://ADDR/1000/hello`. Whoever closes its
-connection has left, and gets no answer.
+milliseconds; try a browser, or `curl http://ADDR/1000/hello`. A client may close
+its direction of the connection as soon as it has asked, and is answered. One
+that has closed both looks the same, and keeps its place until its time comes.
 
 The client works with any server that answers such requests. It takes any number
 of DELAY TEXT pairs, waits for all of them at once, and ends with 1 if one of

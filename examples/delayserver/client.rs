@@ -9,7 +9,7 @@ use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{self, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub struct Reactor {
@@ -26,31 +26,29 @@ impl Reactor {
         let mut poll = Poll::new()?;
         let registrator = poll.registrator();
 
-        let handle = thread::Builder::new()
-            .name("reactor".into())
-            .spawn(move || {
-                let mut events = Events::with_capacity(1024);
-                loop {
-                    if is_verbose {
-                        // Not `println!`, which panics when nobody reads our output any more (`| head`).
-                        let _ = writeln!(io::stdout(), "Waiting! {:?}", poll);
-                    }
-                    wait_log.wait_begins();
-                    match poll.poll(&mut events, Some(200)) {
-                        Ok(..) => (),
-                        Err(ref e) if e.kind() == ErrorKind::Interrupted => break, // the loop is closed
-                        Err(e) => return Err(e),
-                    };
-                    wait_log.wait_ended(&events);
-                    for event in &events {
-                        let event_token = event.id();
-                        if evt_sender.send(event_token).is_err() {
-                            break; // nobody listens any more, and the loop will be closed soon
-                        }
+        let handle = crate::spawn("reactor", move || {
+            let mut events = Events::with_capacity(1024);
+            loop {
+                if is_verbose {
+                    // Not `println!`, which panics when nobody reads our output any more (`| head`).
+                    let _ = writeln!(io::stdout(), "Waiting! {:?}", poll);
+                }
+                wait_log.wait_begins();
+                match poll.poll(&mut events, Some(200)) {
+                    Ok(..) => (),
+                    Err(ref e) if e.kind() == ErrorKind::Interrupted => break, // the loop is closed
+                    Err(e) => return Err(e),
+                };
+                wait_log.wait_ended(&events);
+                for event in &events {
+                    let event_token = event.id();
+                    if evt_sender.send(event_token).is_err() {
+                        break; // nobody listens any more, and the loop will be closed soon
                     }
                 }
-                Ok(wait_log.end())
-            })?;
+            }
+            Ok(wait_log.end())
+        })?;
 
         Ok(Reactor {
             handle,

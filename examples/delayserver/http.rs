@@ -21,25 +21,41 @@ pub struct Refusal {
     pub reason: String,
 }
 
+/// What a client is to get for what came from it so far, and after which delay. `None`: more has to come.
+pub fn reply(received: &[u8]) -> Option<(Duration, Vec<u8>)> {
+    match parse(received) {
+        Ok(None) => None,
+        Ok(Some(Request { delay, text })) => Some((delay, response(received, "200 OK", &text))),
+        Err(Refusal { status, reason }) => {
+            let body = format!("{reason}\n");
+            Some((Duration::ZERO, response(received, status, body.as_bytes())))
+        }
+    }
+}
+
 /// `Ok(None)`: so far so good, but more has to come. A request that cannot become good is refused as soon as that is
-/// known, for its sender may wait for an answer before it sends the rest; and by its first fault, so that the answer does
-/// not depend on the pieces in which the bytes come.
+/// known, because its sender may wait for an answer before it sends the rest; and by its first fault, so that the answer
+/// does not depend on the pieces in which the bytes come.
 pub fn parse(received: &[u8]) -> Result<Option<Request>, Refusal> {
+    let received = without_empty_line(received);
     let received = &received[..received.len().min(MAX_HEAD + 1)];
     let end_of_line = received.iter().position(|&byte| byte == b'\n');
-    let line = &received[..end_of_line.unwrap_or(received.len())];
+    let line = &received[..end_of_line.map_or(received.len(), |at| at + 1)];
     // What begins like this (a TLS greeting, for one) will not become HTTP however long we wait.
     if line
         .iter()
-        .any(|&byte| byte.is_ascii_control() && byte != b'\r')
+        .any(|byte| byte.is_ascii_control() && !b"\r\n".contains(byte))
+        || has_bare_cr(line)
     {
         return Err(not_http());
     }
-    let request = match end_of_line {
-        Some(_) => Some(parse_line(line.strip_suffix(b"\r").unwrap_or(line))?),
-        None => None,
-    };
-    match end_of_head(received) {
+    let whole_line = line.strip_suffix(b"\r\n").or(line.strip_suffix(b"\n"));
+    let request = whole_line.map(parse_line).transpose()?;
+    let end_of_head = end_of_head(received);
+    if has_bare_cr(&received[..end_of_head.unwrap_or(received.len())]) {
+        return Err(not_http());
+    }
+    match end_of_head {
         Some(len) if len <= MAX_HEAD => Ok(request),
         _ if received.len() <= MAX_HEAD => Ok(None),
         _ => Err(Refusal {
@@ -47,6 +63,12 @@ pub fn parse(received: &[u8]) -> Result<Option<Request>, Refusal> {
             reason: format!("the request's head is longer than {MAX_HEAD} bytes"),
         }),
     }
+}
+
+/// Some clients end what they sent before with a line end too many; one is ignored.
+fn without_empty_line(received: &[u8]) -> &[u8] {
+    let rest = received.strip_prefix(b"\r\n");
+    rest.or(received.strip_prefix(b"\n")).unwrap_or(received)
 }
 
 /// The head ends with an empty line. Whoever types by hand may leave the `\r` out.
@@ -58,6 +80,12 @@ fn end_of_head(received: &[u8]) -> Option<usize> {
     })
 }
 
+/// Some programs take a `\r` alone for the end of a line, and others do not; so it must not mean anything.
+fn has_bare_cr(head: &[u8]) -> bool {
+    head.windows(2)
+        .any(|pair| pair[0] == b'\r' && pair[1] != b'\n')
+}
+
 fn parse_line(line: &[u8]) -> Result<Request, Refusal> {
     let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let [method, target, b"HTTP/1.1" | b"HTTP/1.0"] = words[..] else {
@@ -66,16 +94,20 @@ fn parse_line(line: &[u8]) -> Result<Request, Refusal> {
     if method.is_empty() || !method.iter().all(u8::is_ascii_alphabetic) {
         return Err(not_http());
     }
-    if method != b"GET" {
-        let reason = "this server only knows GET".into();
+    if ![&b"GET"[..], b"HEAD"].contains(&method) {
+        let reason = "this server only knows GET and HEAD".into();
         return Err(Refusal {
             status: "405 Method Not Allowed",
             reason,
         });
     }
-    let mut parts = target.splitn(3, |&byte| byte == b'/');
+    let path = path(target).ok_or_else(not_http)?;
+    let mut parts = path.splitn(3, |&byte| byte == b'/');
     let (Some(b""), Some(delay), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(bad_request("unknown path: ask for /DELAY_MS/TEXT".into()));
+        return Err(Refusal {
+            status: "404 Not Found",
+            reason: "unknown path: ask for /DELAY_MS/TEXT".into(),
+        });
     };
     let delay_ms = parse_delay(delay).ok_or_else(|| {
         bad_request(format!(
@@ -89,6 +121,19 @@ fn parse_line(line: &[u8]) -> Result<Request, Refusal> {
         delay: Duration::from_millis(delay_ms.into()),
         text,
     })
+}
+
+/// A client that believes us to be a proxy asks for `http://host/path`.
+fn path(target: &[u8]) -> Option<&[u8]> {
+    let scheme = b"http://";
+    let path = match target.split_at_checked(scheme.len()) {
+        Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => {
+            let host = rest.iter().position(|&byte| byte == b'/');
+            host.map_or(&b"/"[..], |end| &rest[end..])
+        }
+        _ => target,
+    };
+    path.starts_with(b"/").then_some(path)
 }
 
 fn parse_delay(digits: &[u8]) -> Option<u32> {
@@ -120,9 +165,10 @@ pub fn request(addr: &str, delay_ms: u32, text: &str) -> Vec<u8> {
     format!("GET /{delay_ms}/{text} HTTP/1.0\r\nHost: {addr}\r\n\r\n").into()
 }
 
-pub fn response(status: &str, body: &[u8]) -> Vec<u8> {
+/// To HEAD, whatever becomes of it, the answer has no body; but its length, all the same.
+pub fn response(request: &[u8], status: &str, body: &[u8]) -> Vec<u8> {
     let allow = if status.starts_with("405") {
-        "Allow: GET\r\n"
+        "Allow: GET, HEAD\r\n"
     } else {
         ""
     };
@@ -132,7 +178,9 @@ pub fn response(status: &str, body: &[u8]) -> Vec<u8> {
         body.len()
     )
     .into_bytes();
-    response.extend_from_slice(body);
+    if !without_empty_line(request).starts_with(b"HEAD ") {
+        response.extend_from_slice(body);
+    }
     response
 }
 

@@ -14,13 +14,15 @@ mod timeline;
 use args::{HELP, Job, TIMEOUT};
 use client::Query;
 use server::Server;
+use std::env;
+use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use std::{env, thread};
 
 fn main() -> ExitCode {
     let args: Result<Vec<String>, OsString> =
@@ -31,14 +33,14 @@ fn main() -> ExitCode {
     };
     let (why, code) = match job.map(run) {
         Ok(Ok(code)) => return code,
-        Ok(Err(why)) => (why, 1),
+        Ok(Err(why)) => (why.to_string(), 1),
         Err(why) => (format!("{why}\n\n{}", HELP.trim_end()), 2),
     };
     complain(&format!("delayserver: {why}\n"));
     ExitCode::from(code)
 }
 
-fn run(job: Job) -> Result<ExitCode, String> {
+fn run(job: Job) -> Result<ExitCode, Box<dyn Error>> {
     match job {
         Job::Demo { svg } => demo(svg),
         Job::Serve { addr } => serve(addr),
@@ -55,17 +57,14 @@ fn run(job: Job) -> Result<ExitCode, String> {
     }
 }
 
-fn demo(svg: Option<&str>) -> Result<ExitCode, String> {
-    let (addr, server) = start_server("127.0.0.1:0")?;
+fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
+    let (listener, addr) = listen("127.0.0.1:0")?;
+    let server = Server::new()?;
+    let registrator = server.registrator();
+    let server = spawn("server", || server.run(listener))?;
     say(&format!(
         "A delay server on {addr}, and ten requests with delays of 1000 to 100 ms:\n\n"
     ));
-    let registrator = server.registrator();
-    let server = thread::Builder::new()
-        .name("server".into())
-        .spawn(|| server.run())
-        .map_err(|error| error.to_string())?;
-
     // The longest delay first: so the order of the events is not the order of the requests.
     let queries: Vec<Query> = (1..=10)
         .rev()
@@ -74,43 +73,71 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, String> {
             text: format!("after-{}-ms", i * 100),
         })
         .collect();
-    let result = get(&addr, &queries, TIMEOUT, svg, true)?;
+    let result = get(&addr, &queries, TIMEOUT, svg, true);
 
-    registrator
-        .close_loop()
-        .map_err(|error| error.to_string())?;
+    match registrator.close_loop() {
+        // Closed already: then the server's result says more.
+        Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+        _ => (),
+    }
     match server.join() {
-        Ok(Ok(())) => Ok(result),
-        Ok(Err(error)) => Err(format!("the server failed: {error}")),
+        Ok(Ok(())) => result,
+        Ok(Err(error)) => Err(format!("the server failed: {error}").into()),
         Err(_) => Err("the server panicked".into()),
     }
 }
 
-fn serve(addr: &str) -> Result<ExitCode, String> {
-    let (addr, server) = start_server(addr)?;
-    say(&format!("{addr}\nTry: curl http://{addr}/1000/hello\n"));
+fn serve(addr: &str) -> Result<ExitCode, Box<dyn Error>> {
+    let (listener, addr) = listen(addr)?;
+    let server = Server::new()?;
     let registrator = server.registrator();
-    thread::spawn(move || {
-        // What is typed is of no interest, only the end of it. An error ends it, too.
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+    spawn("input", move || {
+        wait_for_the_end_of_the_input();
         let _ = registrator.close_loop();
-    });
-    server.run().map_err(|error| error.to_string())?;
+    })?;
+    say(&format!("{addr}\nTry: curl http://{addr}/1000/hello\n"));
+    server.run(listener)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is typed is of no interest. An error ends it too, but for one: where another program that has the same terminal
+/// or pipe has made it non-blocking, nothing in `std` waits for more to come. So we look again, now and then.
+fn wait_for_the_end_of_the_input() {
+    while let Err(error) = io::copy(&mut io::stdin(), &mut io::sink()) {
+        if error.kind() != ErrorKind::WouldBlock {
+            break;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn listen(addr: &str) -> Result<(TcpListener, String), String> {
+    let cannot = |error| format!("cannot listen on {addr}: {error}");
+    let listener = TcpListener::bind(&resolve(addr)?[..]).map_err(cannot)?;
+    let addr = listener.local_addr().map_err(cannot)?;
+    Ok((listener, addr.to_string()))
 }
 
 /// All addresses of a name.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>, String> {
+    let port = addr.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    if !matches!(port, Some(Ok(_))) {
+        return Err(format!("`{addr}` has no port: write HOST:PORT"));
+    }
     let addrs = addr.to_socket_addrs();
     Ok(addrs.map_err(|error| format!("{addr}: {error}"))?.collect())
 }
 
-fn start_server(addr: &str) -> Result<(String, Server), String> {
-    let listener = TcpListener::bind(&resolve(addr)?[..])
-        .map_err(|error| format!("cannot listen on {addr}: {error}"))?;
-    let addr = listener.local_addr().map_err(|error| error.to_string())?;
-    let server = Server::start(listener).map_err(|error| error.to_string())?;
-    Ok((addr.to_string(), server))
+/// As `thread::spawn`, which panics when the system has no other thread for us.
+fn spawn<T: Send + 'static>(
+    name: &str,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let thread = thread::Builder::new().name(name.into()).spawn(job);
+    thread.map_err(|error| {
+        let why = format!("cannot start the thread `{name}`: {error}");
+        io::Error::new(error.kind(), why)
+    })
 }
 
 fn get(
@@ -119,7 +146,7 @@ fn get(
     timeout: Duration,
     svg: Option<&str>,
     is_verbose: bool,
-) -> Result<ExitCode, String> {
+) -> Result<ExitCode, Box<dyn Error>> {
     let cannot_write = |path, error| format!("cannot write {path}: {error}");
     // Before anybody waits for what could not be kept.
     if let Some(path) = svg {

@@ -5,6 +5,7 @@ use crate::http;
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,21 +19,11 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 pub struct Server {
     poll: Poll,
-    clients: Clients,
 }
 
 impl Server {
-    /// Lets clients in from now on; they are served by [`run`](Server::run).
-    pub fn start(listener: TcpListener) -> io::Result<Server> {
-        let poll = Poll::new()?;
-        let registrator = poll.registrator();
-        let (sender, newcomers) = channel();
-        let clients = Clients::new(poll.registrator(), newcomers);
-        // minimio tells when a *stream* can be read, and knows no listeners. So accepting has a thread of its own, that
-        // may as well block: it has nothing else to do. Nothing in `std` would wake it, so it ends with the program.
-        let accept = thread::Builder::new().name("accept".into());
-        accept.spawn(move || accept_clients(&listener, &registrator, &sender))?;
-        Ok(Server { poll, clients })
+    pub fn new() -> io::Result<Server> {
+        Ok(Server { poll: Poll::new()? })
     }
 
     pub fn registrator(&self) -> Registrator {
@@ -40,19 +31,27 @@ impl Server {
     }
 
     /// Serves until `close_loop`.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn run(mut self, listener: TcpListener) -> io::Result<()> {
+        let registrator = self.registrator();
+        let (sender, newcomers) = channel();
+        let mut clients = Clients::new(self.registrator(), newcomers);
+        // minimio tells when a *stream* can be read, and knows no listeners. So accepting has a thread of its own, that
+        // may as well block: it has nothing else to do. Nothing in `std` would wake it, so it ends with the program.
+        crate::spawn("accept", move || {
+            accept_clients(&listener, &registrator, &sender);
+        })?;
         let mut events = Events::with_capacity(1024);
         loop {
-            match self.poll.poll(&mut events, Some(self.clients.sleep_ms())) {
+            match self.poll.poll(&mut events, Some(clients.sleep_ms())) {
                 Ok(_) => (),
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
                 Err(error) => return Err(error),
             }
-            self.clients.admit();
+            clients.admit();
             for event in &events {
-                self.clients.on_readable(event.id());
+                clients.on_readable(event.id());
             }
-            self.clients.on_time(Instant::now());
+            clients.on_time(Instant::now());
         }
     }
 }
@@ -142,11 +141,15 @@ impl Clients {
         let Some(mut client) = self.take(token) else {
             return;
         };
-        // Registered again even if we need no more data, because its leaving is an event too.
-        let result = client.on_readable().and_then(|()| {
-            self.registrator
-                .register(&client.stream, token, Interests::READABLE)
-        });
+        let mut result = client.on_readable();
+        // Registered again even if we need no more data, because its leaving is an event too. But not after the end of
+        // what it sends: that is reported at every registration.
+        if result.is_ok() && !client.has_finished {
+            let stream = &client.stream;
+            result = self
+                .registrator
+                .register(stream, token, Interests::READABLE);
+        }
         if result.is_ok() {
             self.put(token, client);
         }
@@ -183,12 +186,15 @@ struct Client {
     stream: Arc<TcpStream>,
     stage: Stage,
     deadline: Instant,
+    /// It will send nothing more. It may be gone, or have closed only its own direction, as `nc` does, and wait for its
+    /// answer: what we read is the same. So it is answered, and if it is gone, writing will be in vain.
+    has_finished: bool,
 }
 
 enum Stage {
     /// So much of its request has come.
     Asking(Vec<u8>),
-    /// It gets this text when its time is up.
+    /// It gets this response when its time is up.
     Waiting(Vec<u8>),
     /// It has its answer, and we wait until it closes the connection. If we closed first, while something it sent is
     /// still unread, the system would reset the connection, and an answer that is still on its way would be lost.
@@ -201,6 +207,7 @@ impl Client {
             stream,
             stage: Stage::Asking(Vec::new()),
             deadline: Instant::now() + ASK_WITHIN,
+            has_finished: false,
         }
     }
 
@@ -209,51 +216,54 @@ impl Client {
     fn on_readable(&mut self) -> io::Result<()> {
         let mut buffer = [0; 4096];
         match (&*self.stream).read(&mut buffer) {
-            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
-            Ok(n) => self.on_bytes(&buffer[..n]),
+            Ok(0) => self.on_end(),
+            Ok(n) => {
+                self.on_bytes(&buffer[..n]);
+                Ok(())
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    fn on_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn on_bytes(&mut self, bytes: &[u8]) {
         // What comes after the request is read and dropped: only so do we see the client leave.
         let Stage::Asking(received) = &mut self.stage else {
-            return Ok(());
+            return;
         };
         received.extend_from_slice(bytes);
-        match http::parse(received) {
-            Ok(None) => Ok(()),
-            Ok(Some(request)) => {
-                self.deadline = Instant::now() + request.delay;
-                self.stage = Stage::Waiting(request.text);
-                Ok(())
-            }
-            Err(refusal) => self.refuse(refusal.status, &refusal.reason),
+        if let Some((delay, response)) = http::reply(received) {
+            self.deadline = Instant::now() + delay;
+            self.stage = Stage::Waiting(response);
+        }
+    }
+
+    fn on_end(&mut self) -> io::Result<()> {
+        self.has_finished = true;
+        match self.stage {
+            Stage::Waiting(_) => Ok(()),
+            Stage::Asking(_) | Stage::Answered => Err(ErrorKind::UnexpectedEof.into()),
         }
     }
 
     fn on_time(&mut self) -> io::Result<()> {
-        match &self.stage {
-            Stage::Asking(_) => self.refuse(
-                "408 Request Timeout",
-                "no whole request came within 10 seconds",
-            ),
-            Stage::Waiting(text) => self.answer(http::response("200 OK", text)),
-            Stage::Answered => Err(ErrorKind::TimedOut.into()),
-        }
-    }
-
-    fn refuse(&mut self, status: &str, reason: &str) -> io::Result<()> {
-        self.answer(http::response(status, format!("{reason}\n").as_bytes()))
-    }
-
-    /// minimio cannot wait until a stream can be *written* to. It need not, here: this is the first that we send, at most
-    /// some 8 KiB, and a send buffer has room for more. Where it has not, the client is given up.
-    fn answer(&mut self, response: Vec<u8>) -> io::Result<()> {
+        let response = match &mut self.stage {
+            Stage::Asking(received) => {
+                let reason = b"no whole request came within 10 seconds\n";
+                http::response(received, "408 Request Timeout", reason)
+            }
+            Stage::Waiting(response) => mem::take(response),
+            Stage::Answered => return Err(ErrorKind::TimedOut.into()),
+        };
         self.stage = Stage::Answered;
         self.deadline = Instant::now() + CLOSE_WITHIN;
+        // minimio cannot wait until a stream can be *written* to. It need not, here: this is the first that we send, at
+        // most some 8 KiB, and a send buffer has room for more. Where it has not, the client is given up.
         (&*self.stream).write_all(&response)?;
-        self.stream.shutdown(Shutdown::Write)
+        self.stream.shutdown(Shutdown::Write)?;
+        match self.has_finished {
+            true => Err(ErrorKind::UnexpectedEof.into()),
+            false => Ok(()),
+        }
     }
 }

@@ -73,14 +73,14 @@ impl Server {
         Server::start_by(command(&["serve"]))
     }
 
-    pub fn start_by(command: Command) -> Server {
+    pub fn start_by(mut command: Command) -> Server {
+        command.stdin(Stdio::piped());
         Server::try_start_by(command).expect("delayserver serve ended at once")
     }
 
     /// `None`: it ended before it was a server.
     pub fn try_start_by(mut command: Command) -> Option<Server> {
         let mut child = command
-            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("delayserver serve");
@@ -125,10 +125,14 @@ impl Server {
 
     /// Sends this, and reads the answer.
     pub fn answer_to(&self, request: &[u8]) -> Answer {
+        Answer::read(self.send(request))
+    }
+
+    pub fn send(&self, request: &[u8]) -> TcpStream {
         let mut stream = self.connect();
         // The server may answer, and stop listening, before it was sent everything.
         let _ = stream.write_all(request);
-        Answer::read(stream)
+        stream
     }
 
     /// Ends its standard input, and waits for it to end.
@@ -149,16 +153,24 @@ pub fn get(delay_ms: u32, text: &str) -> String {
     format!("GET /{delay_ms}/{text} HTTP/1.1\r\nHost: test\r\n\r\n")
 }
 
-/// A response that came whole, up to the end of the stream.
+/// A response, up to the end of the stream.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
     pub status: u16,
     pub head: String,
+    pub length: usize,
     pub body: String,
 }
 
 impl Answer {
-    pub fn read(mut stream: TcpStream) -> Answer {
+    pub fn read(stream: TcpStream) -> Answer {
+        let answer = Answer::read_head(stream);
+        assert_eq!(answer.length, answer.body.len(), "{answer:?}");
+        answer
+    }
+
+    /// The answer to HEAD has no body, though it has a length.
+    pub fn read_head(mut stream: TcpStream) -> Answer {
         let mut response = String::new();
         stream.read_to_string(&mut response).expect("an answer");
         let (head, body) = response
@@ -174,7 +186,6 @@ impl Answer {
             .expect("Content-Length")
             .parse()
             .expect("a length");
-        assert_eq!(length, body.len(), "{response:?}");
         assert!(
             fields.lines().any(|field| field == "Connection: close"),
             "{response:?}"
@@ -182,6 +193,7 @@ impl Answer {
         Answer {
             status,
             head: head.into(),
+            length,
             body: body.into(),
         }
     }
