@@ -55,7 +55,21 @@ fn the_main_job_tells_the_books_story() {
         "no colours where there is no terminal"
     );
 
+    // How a `Poll` shows itself is the library's affair.
+    let (_waiting, others): (Vec<_>, Vec<_>) = stdout
+        .lines()
+        .partition(|line| line.starts_with("Waiting! Poll {"));
+    assert_fits_80_columns(&others.join("\n"));
+
     let lines: Vec<_> = stdout.lines().filter_map(parse_line).collect();
+    // The end of the axis is the last event.
+    let heading = stdout.lines().find(|line| line.starts_with("token "));
+    assert!(
+        heading
+            .unwrap()
+            .ends_with(&format!(" {} ms| answer", lines[0].3.unwrap())),
+        "{stdout}"
+    );
     let mut delays: Vec<_> = lines.iter().map(|line| line.0).collect();
     delays.sort();
     assert_eq!(
@@ -74,6 +88,12 @@ fn the_main_job_tells_the_books_story() {
     let together: f64 = lines.iter().filter_map(|line| line.2).sum();
     let last = lines.iter().filter_map(|line| line.3).fold(0.0, f64::max);
     assert!(last < together, "{stdout}");
+}
+
+fn assert_fits_80_columns(text: &str) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
 }
 
 #[test]
@@ -151,8 +171,9 @@ fn get_takes_what_other_servers_send() {
             "{answer:?}"
         );
     }
-    let answer = "HTTP/1.1 200 OK\r\n\r\nbell \x07\u{202E}";
-    assert_eq!(shown(answer, Then::Closes), ("bell ??".into(), true));
+    // Nothing of it makes a terminal do anything.
+    let answer = "HTTP/1.1 200 OK\r\n\r\nbell \x07 \u{202E}\u{61C} \u{2028}\u{2029}";
+    assert_eq!(shown(answer, Then::Closes), ("bell ? ?? ??".into(), true));
 }
 
 #[test]
@@ -273,53 +294,106 @@ fn get_says_when_an_answer_is_none() {
     assert!(lines[0].4.starts_with("400 Bad Request"), "{lines:?}");
     assert_eq!(lines[1].4, "fine");
     assert_eq!(output.status.code(), Some(1));
+    // A long delay has room in its column.
+    let rows = stdout(&output).lines().filter_map(|line| line.find(" |"));
+    let bars: Vec<usize> = rows.collect();
+    assert_eq!(bars, [bars[0]; 3], "{}", stdout(&output));
 }
 
 #[test]
-fn a_wrong_command_line_shows_the_right_one() {
-    let wrong: &[&[&str]] = &[
-        &["bogus"],
-        &["serve", "--addr"],
-        &["serve", "--port", "1"],
-        &["serve", "127.0.0.1:0"],
-        &["get"],
-        &["get", "127.0.0.1:1"],
-        &["get", "127.0.0.1:1", "100"],
-        &["get", "127.0.0.1:1", "100", "a", "200"],
-        &["get", "127.0.0.1:1", "soon", "a"],
-        &["get", "127.0.0.1:1", "-1", "a"],
-        &["--help", "me"],
-        &["--svg"],
-        &["--svg", "x.svg", "more"],
-        &["serve", "--svg", "x.svg"],
-        &["get", "--svg"],
-        &["get", "--svg", "x.svg"],
-        &["get", "--svg", "x.svg", "127.0.0.1:1"],
-        &["get", "--svg", "x.svg", "127.0.0.1:1", "100"],
-        &["get", "127.0.0.1:1", "100", "a", "--svg", "x.svg"],
+fn a_wrong_command_line_is_told_what_is_wrong_and_what_is_right() {
+    let addr = "127.0.0.1:1";
+    let wrong: &[(&[&str], &str)] = &[
+        (&["bogus"], "unknown argument `bogus`"),
+        (&["--bogus"], "unknown argument `--bogus`"),
+        (&["serve", "--addr"], "`--addr` needs a value"),
+        (&["serve", "--port", "1"], "unknown argument `--port`"),
+        (&["serve", "127.0.0.1:0"], "unknown argument `127.0.0.1:0`"),
+        (&["serve", "--svg", "x.svg"], "unknown argument `--svg`"),
+        (&["get"], "`get` needs an ADDR, a DELAY and a TEXT"),
+        (&["get", addr], "`get` needs an ADDR, a DELAY and a TEXT"),
+        (&["get", addr, "100"], "there is no TEXT after `100`"),
+        (
+            &["get", addr, "1", "a", "200"],
+            "there is no TEXT after `200`",
+        ),
+        (
+            &["get", addr, "soon", "a"],
+            "not a number of milliseconds: `soon`",
+        ),
+        (
+            &["get", addr, "-1", "a"],
+            "not a number of milliseconds: `-1`",
+        ),
+        (
+            &["get", addr, "1", "a", "--svg", "x"],
+            "not a number of milliseconds: `--svg`",
+        ),
+        (
+            &["get", "--bogus", "x", addr, "1", "a"],
+            "unknown argument `--bogus`",
+        ),
+        (&["get", "--timeout"], "`--timeout` needs a value"),
+        (
+            &["get", "--timeout", "x", addr, "1", "a"],
+            "not a number of milliseconds: `x`",
+        ),
+        (
+            &["get", "--timeout", "0", addr, "1", "a"],
+            "not a number of milliseconds: `0`",
+        ),
+        (&["get", "--svg"], "`--svg` needs a value"),
+        (
+            &["get", "--svg", "x.svg"],
+            "`get` needs an ADDR, a DELAY and a TEXT",
+        ),
+        (&["--help", "me"], "unknown argument `me`"),
+        (&["--svg"], "`--svg` needs a value"),
+        (&["--svg", "x.svg", "more"], "unknown argument `more`"),
     ];
-    for args in wrong {
+    for (args, why) in wrong {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(stderr(&output).contains("Usage:"), "{args:?}");
+        let said = format!("delayserver: {why}\n\n{}", stdout(&run(&["--help"])));
+        assert_eq!(stderr(&output), said, "{args:?}");
         assert_eq!(stdout(&output), "", "{args:?}");
     }
     let mut not_text = command(&[]);
     let output = not_text.arg(common::os::not_unicode()).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("Usage:"));
+    let said = stderr(&output);
+    assert!(
+        said.starts_with("delayserver: this is not text: `"),
+        "{said}"
+    );
+    assert!(said.contains("Usage:"));
 }
 
 #[test]
 fn help_helps() {
-    for flag in ["--help", "-h", "help"] {
-        let output = run(&[flag]);
+    let cases: [&[&str]; 5] = [
+        &["--help"],
+        &["-h"],
+        &["help"],
+        &["get", "--help"],
+        &["serve", "-h"],
+    ];
+    for args in cases {
+        let output = run(args);
         assert!(output.status.success());
         for word in [
-            "Usage:", "serve", "get", "curl", "60000", "NO_COLOR", "--svg",
+            "Usage:",
+            "serve",
+            "get",
+            "curl",
+            "60000",
+            "NO_COLOR",
+            "--svg",
+            "--timeout",
         ] {
             assert!(stdout(&output).contains(word), "{word}");
         }
+        assert_fits_80_columns(stdout(&output));
     }
 }
 
@@ -329,22 +403,32 @@ fn what_goes_wrong_at_the_start_is_said_in_one_line() {
     let addr = server.addr.to_string();
     let (_taken, nobody) = common::nobody();
     let nobody = nobody.to_string();
-    let cases: [&[&str]; 4] = [
-        &["serve", "--addr", &addr],
-        &["serve", "--addr", "not an address"],
-        &["get", &nobody, "1", "x"],
-        &["get", "not an address", "1", "x"],
+    let no_port = "`localhost` has no port: write HOST:PORT";
+    let cases: [(&[&str], &str); 7] = [
+        (
+            &["serve", "--addr", &addr],
+            &format!("cannot listen on {addr}: "),
+        ),
+        (
+            &["serve", "--addr", "not an address"],
+            "`not an address` has no port",
+        ),
+        (&["serve", "--addr", "localhost"], no_port),
+        (&["serve", "--addr", "[::1]"], "`[::1]` has no port"),
+        (&["get", "localhost", "1", "x"], no_port),
+        (
+            &["get", &nobody, "1", "x", "1", "y"],
+            &format!("{nobody}: "),
+        ),
+        (&["get", "not a name:1", "1", "x"], "not a name:1: "),
     ];
-    for args in cases {
+    for (args, why) in cases {
         let output = run(args);
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert_eq!(stdout(&output), "", "{args:?}");
         assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
-        assert!(
-            stderr(&output).starts_with("delayserver: "),
-            "{}",
-            stderr(&output)
-        );
+        let said = stderr(&output);
+        assert!(said.starts_with(&format!("delayserver: {why}")), "{said}");
     }
 }
 
@@ -701,14 +785,38 @@ impl Usage {
 
 #[test]
 fn nobody_need_read_what_it_prints() {
-    let mut child = command(&[])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(stderr(&output), "");
-    assert!(output.status.success());
+    for args in [&[][..], &["--help"]] {
+        let mut child = command(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(stderr(&output), "");
+        assert!(output.status.success());
+    }
+}
+
+/// Only Linux has so cheap a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_printed_is_a_failure() {
+    let server = Server::start();
+    let addr = server.addr.to_string();
+    let cases: [&[&str]; 4] = [&[], &["--help"], &["serve"], &["get", &addr, "1", "x"]];
+    for args in cases {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = command(args);
+        command.stdin(Stdio::null()).stdout(full);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = stderr(&output);
+        assert!(
+            said.starts_with("delayserver: cannot write the output: "),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }

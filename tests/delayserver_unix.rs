@@ -9,13 +9,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::thread;
+use std::{env, fs, thread};
 
-/// The program under a limit of 32 descriptors.
-fn limited(args: &[&str]) -> Command {
+/// The program under such a limit. It gets an error for what exceeds it, and no signal.
+fn limited(limit: &str, args: &[&str]) -> Command {
     let program = command(args);
     let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 32 && exec \"$0\" \"$@\""]);
+    let script = format!("trap '' XFSZ && ulimit {limit} && exec \"$0\" \"$@\"");
+    shell.args(["-c", &script]);
     shell.arg(program.get_program()).args(program.get_args());
     shell.stderr(Stdio::piped());
     shell
@@ -23,7 +24,7 @@ fn limited(args: &[&str]) -> Command {
 
 #[test]
 fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
-    let mut server = Server::start_by(limited(&["serve"]));
+    let mut server = Server::start_by(limited("-n 32", &["serve"]));
     let mut stderr = server.child.stderr.take().unwrap();
     // While it speaks: a pipe holds only so much.
     let said = thread::spawn(move || {
@@ -69,7 +70,7 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
 /// Even if it cannot complain.
 #[test]
 fn nobody_need_read_its_complaints() {
-    let mut server = Server::start_by(limited(&["serve"]));
+    let mut server = Server::start_by(limited("-n 32", &["serve"]));
     drop(server.child.stderr.take());
     let clients: Vec<_> = (0..40).map(|_| server.ask(100, "x")).collect();
     for client in clients {
@@ -83,7 +84,9 @@ fn out_of_descriptors_the_client_asks_for_what_it_can() {
     let server = Server::start();
     let addr = server.addr.to_string();
     let args = ["get", &addr].into_iter().chain(["100", "here"].repeat(40));
-    let output = limited(&args.collect::<Vec<_>>()).output().unwrap();
+    let output = limited("-n 32", &args.collect::<Vec<_>>())
+        .output()
+        .unwrap();
     assert_eq!(stderr(&output), "");
     let rows = stdout(&output).lines().filter(|line| line.contains(" |"));
     let (answered, failed): (Vec<_>, Vec<_>) =
@@ -92,6 +95,35 @@ fn out_of_descriptors_the_client_asks_for_what_it_can() {
     assert!(answered.len() > 10, "{}", stdout(&output));
     assert!(failed.len() > 10, "{}", stdout(&output));
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// No file may be longer than 512 bytes, or 1024 where a shell counts so.
+#[test]
+fn a_picture_that_cannot_be_written_whole_leaves_things_as_they_were() {
+    let server = Server::start();
+    let addr = server.addr.to_string();
+    let folder = env::temp_dir().join(format!("minimio-{}-folder", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    let names = || {
+        let entries = fs::read_dir(&folder).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    fs::write(folder.join("old.svg"), "an earlier one").unwrap();
+    for name in ["new.svg", "old.svg"] {
+        let path = folder.join(name);
+        let args = ["get", "--svg", path.to_str().unwrap(), &addr, "1", "x"];
+        let output = limited("-f 1", &args).output().unwrap();
+        let complaint = stderr(&output);
+        let begin = format!("delayserver: cannot write {}: ", path.display());
+        assert!(complaint.starts_with(&begin), "{complaint}");
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(names(), ["old.svg"]);
+    }
+    let old = fs::read_to_string(folder.join("old.svg")).unwrap();
+    assert_eq!(old, "an earlier one");
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 /// Nothing comes from it for a while; that is not its end.

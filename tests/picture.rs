@@ -155,6 +155,10 @@ fn a_picture_that_is_there_stays_until_there_is_another() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(fs::read_to_string(&file).unwrap(), "an earlier one");
     fs::remove_file(&file).unwrap();
+    // Nor is there an empty one where there was none.
+    let output = run(&["get", "--svg", path, &nobody.to_string(), "1", "x"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!file.exists());
 }
 
 /// Only Linux has so cheap a full disk.

@@ -22,9 +22,10 @@ The server prints its address on its first line and serves until its standard
 input ends, or Ctrl-C. To leave it in the background, give it an input that does
 not end: `tail -f /dev/null | delayserver serve &`.
 It answers `GET /DELAY/TEXT HTTP/1.1` with TEXT after DELAY (0 to 60000)
-milliseconds; try a browser, or `curl http://ADDR/1000/hello`. A client may close
-its direction of the connection as soon as it has asked, and is answered. One
-that has closed both looks the same, and keeps its place until its time comes.
+milliseconds; try a browser, or `curl http://ADDR/1000/hello`. A client may
+close its direction of the connection as soon as it has asked, and is answered.
+One that has closed both looks the same, and keeps its place until its time
+comes.
 
 The client works with any server that answers such requests. It takes any number
 of DELAY TEXT pairs, waits for all of them at once, and ends with 1 if one of
@@ -99,7 +100,7 @@ fn parse_query(pair: &[&str]) -> Result<Query, String> {
 
 fn parse_ms<T: FromStr>(ms: &str) -> Result<T, String> {
     let number = ms.parse();
-    number.map_err(|_| format!("this is no number of milliseconds that will do: `{ms}`"))
+    number.map_err(|_| format!("not a number of milliseconds: `{ms}`"))
 }
 
 /// The values of these options, which come first in any order, and what comes after them.

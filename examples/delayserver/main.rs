@@ -51,7 +51,7 @@ fn run(job: Job) -> Result<ExitCode, Box<dyn Error>> {
             queries,
         } => get(addr, &queries, timeout, svg, false),
         Job::Help => {
-            say(HELP);
+            say(HELP)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -63,8 +63,8 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
     let registrator = server.registrator();
     let server = spawn("server", || server.run(listener))?;
     say(&format!(
-        "A delay server on {addr}, and ten requests with delays of 1000 to 100 ms:\n\n"
-    ));
+        "A delay server on {addr}, and ten requests of 1000 to 100 ms:\n\n"
+    ))?;
     // The longest delay first: so the order of the events is not the order of the requests.
     let queries: Vec<Query> = (1..=10)
         .rev()
@@ -95,7 +95,7 @@ fn serve(addr: &str) -> Result<ExitCode, Box<dyn Error>> {
         wait_for_the_end_of_the_input();
         let _ = registrator.close_loop();
     })?;
-    say(&format!("{addr}\nTry: curl http://{addr}/1000/hello\n"));
+    say(&format!("{addr}\nTry: curl http://{addr}/1000/hello\n"))?;
     server.run(listener)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -150,9 +150,7 @@ fn get(
     let cannot_write = |path, error| format!("cannot write {path}: {error}");
     // Before anybody waits for what could not be kept.
     if let Some(path) = svg {
-        let mut options = File::options();
-        let file = options.append(true).create(true).open(path);
-        file.map_err(|error| cannot_write(path, error))?;
+        check_file(path).map_err(|error| cannot_write(path, error))?;
     }
     let record = client::fetch(addr, queries, timeout, is_verbose)?;
     let is_colored =
@@ -160,10 +158,10 @@ fn get(
     say(&format!(
         "\n{}",
         timeline::draw(queries, &record, is_colored)
-    ));
+    ))?;
     if let Some(path) = svg {
         let picture = picture::draw(queries, &record);
-        fs::write(path, picture).map_err(|error| cannot_write(path, error))?;
+        write_file(path, &picture).map_err(|error| cannot_write(path, error))?;
     }
     match record.outcomes.iter().all(|outcome| outcome.answer.is_ok()) {
         true => Ok(ExitCode::SUCCESS),
@@ -171,9 +169,35 @@ fn get(
     }
 }
 
-/// `print!` panics when nobody reads our output any more (`| head`).
-fn say(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+/// Whether it can be written. Where there was none, there is none afterwards.
+fn check_file(path: &str) -> io::Result<()> {
+    let is_new = fs::symlink_metadata(path).is_err();
+    File::options().append(true).create(true).open(path)?;
+    match is_new {
+        true => fs::remove_file(path),
+        false => Ok(()),
+    }
+}
+
+/// Beside it first: when the disk is full, an earlier file is still there, and no half of a new one.
+fn write_file(path: &str, text: &str) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|file| !file.is_file()) {
+        return fs::write(path, text); // a device, or a link to what is elsewhere
+    }
+    let part = format!("{path}.part");
+    let result = fs::write(&part, text).and_then(|()| fs::rename(&part, path));
+    result.inspect_err(|_| drop(fs::remove_file(&part)))
+}
+
+/// `print!` panics where it cannot write. That nobody reads our output any more (`| head`) is no failure.
+fn say(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let why = format!("cannot write the output: {error}");
+            Err(io::Error::new(error.kind(), why))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Likewise `eprint!`, when the disk is full to which the errors go.

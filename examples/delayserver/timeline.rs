@@ -5,54 +5,43 @@ use crate::record::Record;
 use std::fmt::Write;
 use std::time::Duration;
 
-const COLUMNS: usize = 32;
+/// So that the rows of the ten requests fit 80 columns.
+const BAR: usize = 16;
 
 /// A line for each request, and what they come to. In colour, if the terminal has any.
 pub fn draw(queries: &[Query], record: &Record, is_colored: bool) -> String {
     let total = record.total();
-    let end = format!("{} ms", total.as_millis());
-    let mut out = format!(
-        "{:>5} {:>8}{:>11}{:>11}{:>11} |0 ms{end:>width$}| answer\n",
-        "token",
-        "delay",
-        "registered",
-        "waited",
-        "event",
-        width = COLUMNS - 4
-    );
+    let axis = format!("0 ms{:>width$}", ms(total), width = BAR - 4);
+    let heading = ["token", "delay", "registered", "waited", "event"];
+    let mut out = row(heading.map(String::from), &axis, "answer");
     for (token, (query, outcome)) in queries.iter().zip(&record.outcomes).enumerate() {
         let registered = outcome.registered_at.first().copied();
         let event = record.events(token).next();
-        let waited = registered
-            .zip(event)
-            .map(|(from, to)| to.saturating_sub(from));
+        let waited = registered.zip(event);
+        let waited = waited.map(|(from, to)| to.saturating_sub(from));
         let figure = |time: Option<Duration>| time.map_or("-".into(), ms);
+        let delay = format!("{} ms", query.delay_ms);
+        let times = [registered, waited, event].map(figure);
+        let [registered_ms, waited_ms, event_ms] = times;
+        let figures = [token.to_string(), delay, registered_ms, waited_ms, event_ms];
+        let end = record.waited_until(token);
+        let bar = bar(registered, event, end, total, is_colored);
         let (Ok(answer) | Err(answer)) = &outcome.answer;
-        let _ = writeln!(
-            out,
-            "{token:>5} {:>8}{:>11}{:>11}{:>11} |{}| {}",
-            format!("{} ms", query.delay_ms),
-            figure(registered),
-            figure(waited),
-            figure(event),
-            bar(
-                registered,
-                event,
-                record.waited_until(token),
-                total,
-                is_colored
-            ),
-            in_one_line(answer),
-        );
+        out += &row(figures, &bar, &in_one_line(answer));
     }
-    let asked = total_delay_ms(queries);
+    let (requests, delays) = (queries.len(), total_delay_ms(queries));
+    let total = ms(total);
     let _ = writeln!(
         out,
-        "\nRequests: {}. Their delays: {asked} ms in total. The one thread that waited for all of them: {}.",
-        queries.len(),
-        ms(total),
+        "\nRequests: {requests}. Their delays: {delays} ms in total.\n\
+         The one thread that waited for all of them: {total}."
     );
     out
+}
+
+/// Each figure has room for a minute in ms.
+fn row([token, delay, registered, waited, event]: [String; 5], bar: &str, answer: &str) -> String {
+    format!("{token:>5}{delay:>9}{registered:>11}{waited:>11}{event:>11} |{bar}| {answer}\n")
 }
 
 pub fn total_delay_ms(queries: &[Query]) -> u64 {
@@ -68,13 +57,13 @@ fn bar(
     is_colored: bool,
 ) -> String {
     let column = |time: Duration| {
-        (time.as_nanos() * (COLUMNS as u128 - 1))
+        (time.as_nanos() * (BAR as u128 - 1))
             .checked_div(total.as_nanos())
             .unwrap_or(0) as usize
     };
     let (from, to) = (column(registered.unwrap_or(end)), column(end));
     let (before, during) = (" ".repeat(from.min(to)), to.saturating_sub(from));
-    let after = " ".repeat(COLUMNS - 1 - to);
+    let after = " ".repeat(BAR - 1 - to);
     let mark = match (event, is_colored) {
         (None, _) => " ",
         (Some(_), false) => "*",
@@ -92,13 +81,13 @@ pub fn ms(time: Duration) -> String {
 
 /// What a server sent goes to a terminal: no control characters, and no more than fits.
 pub fn in_one_line(text: &str) -> String {
-    text.chars()
-        .map(|char| match char {
-            // These turn the direction of the text around.
-            '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => '?',
-            _ if char.is_control() => '?',
-            _ => char,
-        })
-        .take(60)
-        .collect()
+    let is_harmful = |char: char| match char {
+        '\u{2028}' | '\u{2029}' => true, // the ends of a line and of a paragraph
+        // These turn the direction of the text around.
+        '\u{61C}' | '\u{200E}' | '\u{200F}' => true,
+        '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => true,
+        _ => char.is_control(),
+    };
+    let shown = |char| if is_harmful(char) { '?' } else { char };
+    text.chars().map(shown).take(60).collect()
 }
