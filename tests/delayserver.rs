@@ -67,7 +67,7 @@ fn the_main_job_tells_the_books_story() {
     assert!(
         heading
             .unwrap()
-            .ends_with(&format!(" {} ms| answer", lines[0].3.unwrap())),
+            .ends_with(&format!(" {:.1} ms| answer", lines[0].3.unwrap())),
         "{stdout}"
     );
     let mut delays: Vec<_> = lines.iter().map(|line| line.0).collect();
@@ -351,10 +351,11 @@ fn a_wrong_command_line_is_told_what_is_wrong_and_what_is_right() {
         (&["--svg"], "`--svg` needs a value"),
         (&["--svg", "x.svg", "more"], "unknown argument `more`"),
     ];
+    let help = run(&["--help"]);
     for (args, why) in wrong {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
-        let said = format!("delayserver: {why}\n\n{}", stdout(&run(&["--help"])));
+        let said = format!("delayserver: {why}\n\n{}", stdout(&help));
         assert_eq!(stderr(&output), said, "{args:?}");
         assert_eq!(stdout(&output), "", "{args:?}");
     }
@@ -444,7 +445,7 @@ fn what_cannot_be_started_is_named() {
     ];
     for (args, thread) in cases {
         let mut command = command(args);
-        command.env("RUST_MIN_STACK", isize::MAX.to_string());
+        command.env("RUST_MIN_STACK", (usize::MAX / 16 * 15).to_string());
         let output = command.stdin(Stdio::null()).output().unwrap();
         let complaint = stderr(&output);
         let begin = format!("delayserver: cannot start the thread `{thread}`: ");
