@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A line of the timeline: delay, registered, waited, event (all in ms, the last three not always there), and the answer.
+/// A line of the timeline: delay, registered, waited, event (in ms; a request that failed may lack some), and the answer.
 type Line = (u64, Option<f64>, Option<f64>, Option<f64>, String);
 
 fn parse_line(line: &str) -> Option<Line> {
@@ -260,7 +260,7 @@ fn a_connection_that_fails_is_the_outcome_of_its_request_only() {
     let (listener, addr) = common::listen();
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        drop(listener); // from now on all others are refused, and who waits to be accepted is reset
+        drop(listener); // resets what waits to be accepted, and later connections are refused
         stream.read_exact(&mut [0; 16]).unwrap();
         stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nfine").unwrap();
         rest(stream)
@@ -667,7 +667,7 @@ fn the_answer_to_head_has_no_body() {
     }
 }
 
-/// A client whose connection ends before it has asked, or is reset whenever, is forgotten at once.
+/// A client that ends its stream before it has asked, or resets its connection at any time, is forgotten at once.
 #[test]
 fn whoever_leaves_is_forgotten_at_once() {
     let server = Server::start();
@@ -699,7 +699,7 @@ fn a_client_that_sends_no_more_is_answered_all_the_same() {
         let answer = Answer::read(stream);
         assert_eq!(answer.body, text);
     }
-    // Meanwhile the end of its stream is not read again and again.
+    // While it waits, the server does not read the end of its stream again and again.
     let before = Usage::of(&server);
     let stream = server.ask(1000, "idle");
     stream.shutdown(Shutdown::Write).unwrap();

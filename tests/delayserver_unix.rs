@@ -52,7 +52,7 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
         let clients: Vec<_> = (0..40).map(|_| server.ask(60_000, "never")).collect();
         clients.iter().for_each(common::os::reset_when_closed);
     }
-    // Others may only have said that they send no more: they make room when they are answered.
+    // Those who close it may only have ended their own direction: they make room when their answer is due.
     let clients: Vec<_> = (0..40).map(|_| server.ask(100, "never")).collect();
     drop(clients);
     assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
@@ -126,7 +126,7 @@ fn a_picture_that_cannot_be_written_whole_leaves_things_as_they_were() {
     fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Nothing comes from it for a while; that is not its end.
+/// An input that has nothing to read for a while has not ended.
 #[test]
 fn its_input_may_be_nonblocking() {
     let (input, far_end) = UnixStream::pair().unwrap();

@@ -105,13 +105,13 @@ fn whoever_is_honest_is_served_all_the_time() {
                     .is(200, "meanwhile")
             );
             assert!(waiting.iter().all(is_waiting));
-            // They reset the connection, and some say more before.
+            // All of them reset the connection; some send more before.
             for stream in waiting.iter_mut().step_by(3) {
                 stream.write_all(&[b'x'; 1000]).unwrap();
             }
             waiting.iter().for_each(common::os::reset_when_closed);
             drop(waiting);
-            // Others just leave, and might as well only have said that they send no more.
+            // Others close it, which looks as if they only sent no more: they are kept until their answer is due.
             drop(server.ask_often(count / 10, 500));
         });
         let result = abuse.join();

@@ -23,9 +23,9 @@ input ends, or Ctrl-C. To leave it in the background, give it an input that does
 not end: `tail -f /dev/null | delayserver serve &`.
 It answers `GET /DELAY/TEXT HTTP/1.1` with TEXT after DELAY (0 to 60000)
 milliseconds; try a browser, or `curl http://ADDR/1000/hello`. A client may
-close its direction of the connection as soon as it has asked, and is answered.
-One that has closed both looks the same, and keeps its place until its time
-comes.
+close its own direction of the connection when it has asked: it is answered all
+the same. One that has closed both looks like that, so it too is kept until its
+answer is due. One that resets the connection is forgotten at once.
 
 The client works with any server that answers such requests. It takes any number
 of DELAY TEXT pairs, waits for all of them at once, and ends with 1 if one of
@@ -36,8 +36,8 @@ With --svg it writes the timeline to FILE as well, as a picture for any browser,
 with more in it: what each thread did, and every wait of the reactor.
 ";
 
-/// Unless it is given.
-pub const TIMEOUT: Duration = Duration::from_millis(10_000);
+/// The default of `--timeout`.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub enum Job<'a> {
     Demo {
@@ -55,7 +55,7 @@ pub enum Job<'a> {
     Help,
 }
 
-/// `Err` says what is wrong.
+/// An error names the argument that is wrong, or what is missing.
 pub fn parse<'a>(args: &[&'a str]) -> Result<Job<'a>, String> {
     match args {
         ["serve" | "get", "--help" | "-h"] => Ok(Job::Help),
@@ -103,7 +103,7 @@ fn parse_ms<T: FromStr>(ms: &str) -> Result<T, String> {
     number.map_err(|_| format!("not a number of milliseconds: `{ms}`"))
 }
 
-/// The values of these options, which come first in any order, and what comes after them.
+/// Returns the values of these options, which come first, in any order; and the arguments after them.
 fn options<'s, 'a, const N: usize>(
     args: &'s [&'a str],
     names: [&str; N],

@@ -81,8 +81,8 @@ pub struct Query {
     pub text: String,
 }
 
-/// Sends all requests, then waits for all answers at once. What goes wrong with one request is its own outcome, and the
-/// others go on; `Err` is for what ends them all. An answer may come `timeout` later than its delay.
+/// Sends all requests, then waits for all answers at once. An error of one request is the outcome of that request, and
+/// the others go on; `Err` is for what ends them all. An answer may come `timeout` later than its delay.
 pub fn fetch(
     addr: &str,
     queries: &[Query],
@@ -107,7 +107,7 @@ pub fn fetch(
     let waits = reactor
         .stop()
         .map_err(|error| format!("the reactor failed: {error}"))?;
-    // A wrong address is no news of each request.
+    // With a wrong address every request fails in the same way: say it once.
     let was_sent = |outcome: &Outcome| !outcome.registered_at.is_empty();
     match outcomes.first().map(|first| &first.answer) {
         Some(Err(why)) if !outcomes.iter().any(was_sent) => Err(format!("{addr}: {why}")),
@@ -126,7 +126,7 @@ struct Client<'a> {
 }
 
 struct Request {
-    /// Until its outcome is known.
+    /// `None` as soon as its outcome is known.
     stream: Option<TcpStream>,
     deadline: Instant,
     received: Vec<u8>,
@@ -196,7 +196,7 @@ impl Client<'_> {
     }
 
     fn on_event(&self, token: Token, request: &mut Request) {
-        // An event is a hint: this request may have been given up meanwhile.
+        // An event is a hint: the request may have been given up in the meantime.
         let Some(stream) = request.stream.take() else {
             return;
         };
@@ -229,7 +229,7 @@ impl Client<'_> {
         }
     }
 
-    /// Closes the connection too: its stream is not there any more.
+    /// Also closes the connection, by dropping its stream.
     fn end(&self, request: &mut Request, answer: Result<String, String>) {
         request.stream = None;
         request.outcome.ended_at = self.started.elapsed();
@@ -242,8 +242,8 @@ fn next_deadline(requests: &[Request]) -> Option<Instant> {
     waiting.map(|request| request.deadline).min()
 }
 
-/// To the first of a name's addresses that is there. `TcpStream::connect` would wait for each as long as the system
-/// does, which may be minutes.
+/// Connects to the first address that accepts. Each may take `timeout`; `TcpStream::connect` leaves that to the system,
+/// which may take minutes.
 fn connect(addrs: &[SocketAddr], timeout: Duration) -> io::Result<net::TcpStream> {
     let mut result = Err(ErrorKind::AddrNotAvailable.into());
     for addr in addrs {
@@ -255,7 +255,7 @@ fn connect(addrs: &[SocketAddr], timeout: Duration) -> io::Result<net::TcpStream
     result
 }
 
-/// Reads what there is. `None`: that is not the whole answer yet.
+/// Reads what has come so far. Returns `None` if the answer is not whole yet.
 fn read(stream: &TcpStream, received: &mut Vec<u8>) -> Option<Result<String, String>> {
     let room = MAX_ANSWER + 1 - received.len();
     let result = match stream.take(room as u64).read_to_end(received) {

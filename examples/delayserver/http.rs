@@ -21,7 +21,7 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// What a client is to get for what came from it so far, and after which delay. `None`: more has to come.
+/// The delay and the response for what was received so far. `None`: more has to come.
 pub fn reply(received: &[u8]) -> Option<(Duration, Vec<u8>)> {
     match parse(received) {
         Ok(None) => None,
@@ -65,7 +65,7 @@ pub fn parse(received: &[u8]) -> Result<Option<Request>, Refusal> {
     }
 }
 
-/// Some clients end what they sent before with a line end too many; one is ignored.
+/// RFC 9112, 2.2: a server should ignore an empty line before the request, which some clients send.
 fn without_empty_line(received: &[u8]) -> &[u8] {
     let rest = received.strip_prefix(b"\r\n");
     rest.or(received.strip_prefix(b"\n")).unwrap_or(received)
@@ -80,7 +80,7 @@ fn end_of_head(received: &[u8]) -> Option<usize> {
     })
 }
 
-/// Some programs take a `\r` alone for the end of a line, and others do not; so it must not mean anything.
+/// A `\r` without `\n` ends a line for some programs and not for others, so it is refused.
 fn has_bare_cr(head: &[u8]) -> bool {
     head.windows(2)
         .any(|pair| pair[0] == b'\r' && pair[1] != b'\n')
@@ -123,7 +123,7 @@ fn parse_line(line: &[u8]) -> Result<Request, Refusal> {
     })
 }
 
-/// A client that believes us to be a proxy asks for `http://host/path`.
+/// A client may send its target as to a proxy: `http://host/path` (RFC 9112, 3.2.2).
 fn path(target: &[u8]) -> Option<&[u8]> {
     let scheme = b"http://";
     let path = match target.split_at_checked(scheme.len()) {
@@ -165,7 +165,7 @@ pub fn request(addr: &str, delay_ms: u32, text: &str) -> Vec<u8> {
     format!("GET /{delay_ms}/{text} HTTP/1.0\r\nHost: {addr}\r\n\r\n").into()
 }
 
-/// To HEAD, whatever becomes of it, the answer has no body; but its length, all the same.
+/// The response to HEAD, a refusal too, has no body; its `Content-Length` is that of the body it would have.
 pub fn response(request: &[u8], status: &str, body: &[u8]) -> Vec<u8> {
     let allow = if status.starts_with("405") {
         "Allow: GET, HEAD\r\n"
@@ -219,7 +219,7 @@ pub fn parse_response(
 
 const NOT_HTTP: &str = "this is not an HTTP/1.1 answer";
 
-/// Three digits, and perhaps a phrase, which may be any.
+/// Three digits; the phrase after them may be any, or missing.
 fn parse_status(line: &str) -> Option<&str> {
     let (_version, status) = line.split_once(' ')?;
     let digits = status.split_ascii_whitespace().next()?;

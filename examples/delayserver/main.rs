@@ -100,8 +100,8 @@ fn serve(addr: &str) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is typed is of no interest. An error ends it too, but for one: where another program that has the same terminal
-/// or pipe has made it non-blocking, nothing in `std` waits for more to come. So we look again, now and then.
+/// Returns when the standard input has ended or failed. `WouldBlock` is neither: a program that shares the terminal or
+/// the pipe may have made it non-blocking, and `std` cannot wait for such an input. So this looks again from time to time.
 fn wait_for_the_end_of_the_input() {
     while let Err(error) = io::copy(&mut io::stdin(), &mut io::sink()) {
         if error.kind() != ErrorKind::WouldBlock {
@@ -128,7 +128,7 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>, String> {
     Ok(addrs.map_err(|error| format!("{addr}: {error}"))?.collect())
 }
 
-/// As `thread::spawn`, which panics when the system has no other thread for us.
+/// Like `thread::spawn`, but where that panics, this returns an error that names the thread.
 fn spawn<T: Send + 'static>(
     name: &str,
     job: impl FnOnce() -> T + Send + 'static,
@@ -169,7 +169,7 @@ fn get(
     }
 }
 
-/// Whether it can be written. Where there was none, there is none afterwards.
+/// Fails if the file could not be written. Leaves no file where there was none.
 fn check_file(path: &str) -> io::Result<()> {
     let is_new = fs::symlink_metadata(path).is_err();
     File::options().append(true).create(true).open(path)?;
@@ -179,7 +179,7 @@ fn check_file(path: &str) -> io::Result<()> {
     }
 }
 
-/// Beside it first: when the disk is full, an earlier file is still there, and no half of a new one.
+/// Writes a file beside it and renames that one, so that a full disk leaves the earlier file as it was.
 fn write_file(path: &str, text: &str) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|file| !file.is_file()) {
         return fs::write(path, text); // a device, or a link to what is elsewhere
@@ -189,7 +189,7 @@ fn write_file(path: &str, text: &str) -> io::Result<()> {
     result.inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
-/// `print!` panics where it cannot write. That nobody reads our output any more (`| head`) is no failure.
+/// Unlike `print!`, does not panic when it cannot write. It is no error that a reader has closed its pipe (`| head`).
 fn say(text: &str) -> io::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -200,7 +200,7 @@ fn say(text: &str) -> io::Result<()> {
     }
 }
 
-/// Likewise `eprint!`, when the disk is full to which the errors go.
+/// Unlike `eprint!`, does not panic when it cannot write, to a full disk for example.
 fn complain(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }

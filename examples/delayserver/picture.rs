@@ -148,7 +148,7 @@ impl Picture {
         self.text("path", 48.0, y, &fit(&path, COLUMNS));
         self.add(format_args!("</svg>"));
         for (at, &registered) in outcome.registered_at.iter().enumerate() {
-            // Until it was given up, where no event came.
+            // Without an event the kernel waited until the request failed.
             let to = events.get(at).copied().unwrap_or(outcome.ended_at);
             let title = format!("{token}: {path}, {} to {}", ms(registered), ms(to));
             self.bar("kernel", registered, to, y, &title);

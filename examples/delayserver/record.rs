@@ -40,7 +40,7 @@ impl Record {
         })
     }
 
-    /// When the answer began to come, or when it was given up without an event.
+    /// When the answer began to come, or when the request failed without an event.
     pub fn waited_until(&self, token: Token) -> Duration {
         let event = self.events(token).next();
         event.unwrap_or(self.outcomes[token].ended_at)

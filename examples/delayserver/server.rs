@@ -143,7 +143,7 @@ impl Clients {
         };
         let mut result = client.on_readable();
         // Registered again even if we need no more data, because its leaving is an event too. But not after the end of
-        // what it sends: that is reported at every registration.
+        // its stream, because the end is reported at every registration.
         if result.is_ok() && !client.has_finished {
             let stream = &client.stream;
             result = self
@@ -186,8 +186,8 @@ struct Client {
     stream: Arc<TcpStream>,
     stage: Stage,
     deadline: Instant,
-    /// It will send nothing more. It may be gone, or have closed only its own direction, as `nc` does, and wait for its
-    /// answer: what we read is the same. So it is answered, and if it is gone, writing will be in vain.
+    /// The end of its stream was read. The client may be gone, or it has closed only its own direction and waits for its
+    /// answer: reading cannot tell which. So it stays until its answer is due.
     has_finished: bool,
 }
 

@@ -39,7 +39,7 @@ pub fn draw(queries: &[Query], record: &Record, is_colored: bool) -> String {
     out
 }
 
-/// Each figure has room for a minute in ms.
+/// Each figure has room for `60000.0 ms`.
 fn row([token, delay, registered, waited, event]: [String; 5], bar: &str, answer: &str) -> String {
     format!("{token:>5}{delay:>9}{registered:>11}{waited:>11}{event:>11} |{bar}| {answer}\n")
 }
