@@ -56,6 +56,9 @@ impl Server {
     }
 }
 
+/// What `accept` says, depending on the system, of a client that has left the queue.
+const LEFT: [ErrorKind; 2] = [ErrorKind::ConnectionAborted, ErrorKind::NotConnected];
+
 fn accept_clients(
     listener: &TcpListener,
     registrator: &Registrator,
@@ -66,7 +69,7 @@ fn accept_clients(
         match accept_client(listener, registrator, newcomers, token) {
             Ok(()) => is_failing = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => return, // the loop is closed
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => (),
+            Err(error) if LEFT.contains(&error.kind()) => (),
             Err(error) => {
                 // Most likely we are out of descriptors. The client waits in the system's queue, and we until one of
                 // the others has gone: trying again at once would only keep the processor busy.
