@@ -47,7 +47,7 @@ impl fmt::Debug for Interests {
 ///
 /// There is data, or the end of the stream, or an error. Only reading shows which; and if somebody has read since the
 /// registration, there may be nothing any more.
-// It is laid out as the system's own struct, so that the system can write into the user's `Events`.
+// On Unix it is laid out as the system's own struct, so that the system can write into the user's `Events`.
 #[repr(transparent)]
 pub struct Event(pub(crate) sys::RawEvent);
 

@@ -92,23 +92,13 @@ pub use backend::{RawEvent, Selector, TcpStream};
 use std::io::{self, IoSliceMut, Read};
 use std::net;
 
-/// `std` reads a stream by the system's `recv`, on every system.
-fn recv(mut stream: &net::TcpStream, buf: &mut [u8]) -> io::Result<usize> {
-    traced!(
-        stream.read(buf),
-        "recv({}, {} bytes)",
-        trace::Stream(stream),
-        buf.len()
-    )
-}
-
-/// Into several buffers, `std` reads a stream by `readv`, and on Windows by a `WSARecv` that waits.
+/// `std` reads a stream into several buffers by `readv`, and on Windows by a `WSARecv` that waits.
 fn recv_vectored(mut stream: &net::TcpStream, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     traced!(
         stream.read_vectored(bufs),
-        "{}({}, {} buffers)",
+        "{}({}, {} bytes)",
         if cfg!(windows) { "WSARecv" } else { "readv" },
         trace::Stream(stream),
-        bufs.len()
+        bufs.iter().map(|buf| buf.len()).sum::<usize>()
     )
 }

@@ -2,9 +2,11 @@
 //! and moves no byte before we do, so all there is to do is to remember where it is registered.
 
 use super::error::{belongs_to_another, failed, failed_with};
-use super::{Entries, Selector, recv, recv_vectored};
+#[cfg(feature = "trace")]
+use super::trace;
+use super::{Entries, Selector, recv_vectored};
 use std::ffi::c_int;
-use std::io::{self, ErrorKind, IoSliceMut, Write};
+use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::net::{self, Shutdown};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{OnceLock, Weak};
@@ -30,7 +32,14 @@ impl TcpStream {
     }
 
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        recv(&self.inner, buf) // [read]
+        let mut stream = &self.inner;
+        // [read]
+        traced!(
+            stream.read(buf),
+            "recv({}, {} bytes)",
+            trace::Stream(stream),
+            buf.len()
+        )
     }
 
     pub fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {

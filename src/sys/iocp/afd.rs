@@ -34,38 +34,27 @@ pub fn question(socket: ffi::SOCKET, interests: Interests) -> ffi::AFD_POLL_INFO
 
 /// # Safety
 ///
-/// The socket is open, and `question` and `overlapped` stay valid, and are used by the kernel alone, until the packet was
+/// The socket is open, and `place` and `overlapped` stay valid, and are used by the kernel alone, until the packet was
 /// dequeued. After an error they are the caller's again.
 pub unsafe fn ask(
     socket: ffi::SOCKET,
-    question: *mut ffi::AFD_POLL_INFO,
+    interests: Interests,
+    place: *mut ffi::AFD_POLL_INFO,
     overlapped: *mut ffi::OVERLAPPED,
-) -> Result<(), (&'static str, i32)> {
-    let (handle, len) = (
-        socket as ffi::HANDLE,
-        size_of::<ffi::AFD_POLL_INFO>() as u32,
-    );
+) -> Result<(), i32> {
+    let (handle, none) = (socket as ffi::HANDLE, ptr::null_mut());
+    let (place_, len) = (place.cast(), size_of::<ffi::AFD_POLL_INFO>() as u32);
     // SAFETY: as the caller says. An `OVERLAPPED` begins with an `IO_STATUS_BLOCK`, and its address comes with the packet.
-    let status = unsafe {
-        ffi::NtDeviceIoControlFile(
-            handle,
-            ptr::null_mut(),
-            None,
-            overlapped.cast(),
-            overlapped.cast(),
-            ffi::IOCTL_AFD_POLL,
-            question.cast(),
-            len,
-            question.cast(),
-            len,
-        )
-    };
-    // Whatever the answer is, a packet comes, unless the status is an error: its two highest bits are set then.
-    match status as u32 >> 30 {
-        // SAFETY: a number is passed, and no pointer.
-        0b11 => Err(("NtDeviceIoControlFile", unsafe {
-            ffi::RtlNtStatusToDosError(status) as i32
-        })),
-        _ => Ok(()),
+    unsafe {
+        *place = question(socket, interests);
+        let (status, packet) = (overlapped.cast(), overlapped.cast());
+        let code = ffi::IOCTL_AFD_POLL;
+        match ffi::NtDeviceIoControlFile(
+            handle, none, None, packet, status, code, place_, len, place_, len,
+        ) {
+            // Whatever the answer is, a packet comes, unless the status is an error: its two highest bits are set then.
+            status if status as u32 >> 30 == 0b11 => Err(ffi::RtlNtStatusToDosError(status) as i32),
+            _ => Ok(()),
+        }
     }
 }

@@ -8,13 +8,16 @@
 //!
 //! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
 //! stream's [`Operation`] until [`read`](TcpStream) hands them out. That costs a buffer for every stream, 40 MB for
-//! 10,000 of them; and while a receive waits, the pages of its buffer stay in physical memory. There are two ways
-//! around it. A receive of *zero* bytes completes when there is something to read, and lends no buffer; mio did that
-//! once. And one can ask the driver below the sockets, AFD, which knows readiness, but is not documented; mio and
-//! wepoll do that now. Both hide the lesson: what is lent to the kernel is the kernel's, until it says that it is done.
+//! 10,000 of them; and while a receive waits, the pages of its buffer stay in physical memory.
 //!
-//! `tcp.rs` has the operation and its life; this file has the port. Locks are taken in one order, so that no two threads
-//! wait for each other: the selector's `inbox`, then an operation's `state`, then the selector's `operations`.
+//! "The stream can be written to" is no operation that could end: a write which is lent to the kernel would have to outlive
+//! the stream, or lose bytes. So we ask AFD, the driver below the sockets, which knows readiness; its answer is the end of
+//! an operation, too. It could be asked about reading as well, as mio and wepoll do. That needs no buffer, but it hides the
+//! lesson: what is lent to the kernel is the kernel's, until it says that it is done.
+//!
+//! This file has the port, `operation.rs` what is lent and when, `tcp.rs` the stream, and `afd.rs` the question to AFD.
+//! Locks are taken in one order, so that no two threads wait for each other: the selector's `inbox`, then an operation's
+//! `state`, then the selector's `operations`.
 
 mod afd;
 #[cfg_attr(feature = "trace", path = "traced.rs")]
@@ -25,60 +28,64 @@ mod tcp;
 pub use tcp::TcpStream;
 
 use super::error::{belongs_to_another, failed};
-use crate::{Interests, Token};
+use crate::{Event, Interests, Token};
 use ffi::OVERLAPPED_ENTRY;
 use operation::Operation;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::mem::MaybeUninit;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use std::{iter, mem, ptr, slice};
+use std::{iter, mem, ptr};
 
-/// Room for the packets of one call. The kernel has to look at all of it, however few packets there are.
-type Room = [MaybeUninit<crate::Event>];
-const MAX_PACKETS: usize = 1024;
+/// How many packets one call dequeues at most. The kernel has to look at all the room for them, however few there are.
+const MAX_PACKETS: usize = 256;
 
-/// How long a loop that is dropped waits for the next packet of a receive that it has cancelled. The packet comes soon,
+/// How long a loop that is dropped waits for the next packet of an operation that it has cancelled. The packet comes soon,
 /// unless the system has refused to cancel.
 const DRAIN_MS: u32 = 10_000;
 
 pub struct Selector {
     port: OwnedHandle,
-    /// The operations that are lent, by the address that the packet will bring. This is the kernel's reference: it is
-    /// kept until the packet was dequeued.
+    /// The operations of which a packet is to come, by the address that it will bring. This is the kernel's reference: it
+    /// is kept until the packet was dequeued.
     operations: Mutex<HashMap<usize, Arc<Operation>>>,
     inbox: Mutex<Inbox>,
     /// Notified when a thread has dequeued packets, or has waited for them in vain.
     dequeued: Condvar,
-    /// Each stream that is registered gets a copy. It is weak, so that a stream does not keep our handle of the port
-    /// open.
+    /// Each source that is registered gets a copy. It is weak, so that a source does not keep our handle of the port open.
     me: Weak<Selector>,
 }
 
 /// What was dequeued from the port. Besides `select`, a read that waits for its receive dequeues packets, because perhaps
 /// no thread is in `select`. One thread at a time does so, and the others wait for it; so no thread sleeps in the port
 /// while another takes away the packet that was to wake it.
-#[derive(Default)]
 struct Inbox {
     /// Operations that have ended, for `select` to make events of.
     ended: VecDeque<Arc<Operation>>,
-    /// A thread is dequeuing packets.
-    is_busy: bool,
+    /// Room for packets. `None`: a thread has it, and is dequeuing.
+    packets: Option<Vec<OVERLAPPED_ENTRY>>,
     /// Set by `wake`, for good: its packet wakes one thread, and is gone.
     is_woken: bool,
 }
+
+// SAFETY: to us, the pointer in it is a number.
+unsafe impl Send for OVERLAPPED_ENTRY {}
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let port = create_io_completion_port(ffi::INVALID_HANDLE_VALUE, ptr::null_mut())?; // [queue]
         // SAFETY: it was made just now, and has no other owner.
         let port = unsafe { OwnedHandle::from_raw_handle(port) };
+        let inbox = Inbox {
+            ended: VecDeque::new(),
+            packets: Some(Vec::with_capacity(MAX_PACKETS)),
+            is_woken: false,
+        };
         Ok(Arc::new_cyclic(|me| Selector {
             port,
             operations: Mutex::default(),
-            inbox: Mutex::default(),
+            inbox: Mutex::new(inbox),
             dequeued: Condvar::new(),
             me: me.clone(),
         }))
@@ -93,13 +100,9 @@ impl Selector {
         stream.operation(self, interests)?.register(self, token)
     }
 
-    pub fn select(
-        &self,
-        events: &mut Vec<crate::Event>,
-        timeout_ms: Option<i32>,
-    ) -> io::Result<()> {
+    pub fn select(&self, events: &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()> {
         events.clear();
-        let capacity = events.capacity();
+        let capacity = events.capacity(); // [capacity]
         if capacity == 0 {
             return Err(ErrorKind::InvalidInput.into());
         }
@@ -111,10 +114,10 @@ impl Selector {
         };
         loop {
             let n;
-            (inbox, n) = self.dequeue(inbox, events.spare_capacity_mut(), timeout_ms)?; // [wait]
+            (inbox, n) = self.dequeue(inbox, timeout_ms)?; // [wait]
             let ended = iter::from_fn(|| inbox.ended.pop_front());
             let came = ended.filter_map(|operation| operation.to_event(self));
-            events.extend(came.take(capacity).map(crate::Event));
+            events.extend(came.take(capacity).map(Event));
             if !events.is_empty() || n == 0 {
                 return Ok(());
             }
@@ -127,63 +130,43 @@ impl Selector {
     fn dequeue<'a>(
         &'a self,
         mut inbox: MutexGuard<'a, Inbox>,
-        room: &mut Room,
         timeout_ms: u32,
     ) -> io::Result<(MutexGuard<'a, Inbox>, usize)> {
-        if inbox.is_busy {
+        let Some(mut packets) = inbox.packets.take() else {
             let timeout = Duration::from_millis(timeout_ms.into());
             let result = self.dequeued.wait_timeout(inbox, timeout);
             return Ok((result.unwrap_or_else(PoisonError::into_inner).0, 0));
-        }
-        inbox.is_busy = true;
+        };
         drop(inbox);
-        let result = get_packets(&self.port, room, timeout_ms);
-        inbox = lock(&self.inbox);
-        inbox.is_busy = false;
-        self.dequeued.notify_all();
-        let packets = result?;
-        let ended = packets.iter().filter_map(|packet| self.on_packet(packet));
+        let result = get_packets(&self.port, &mut packets, timeout_ms);
+        let (mut inbox, n) = (lock(&self.inbox), packets.len());
+        let ended = packets
+            .drain(..)
+            .filter_map(|packet| self.on_packet(packet));
         inbox.ended.extend(ended);
-        Ok((inbox, packets.len()))
-    }
-
-    /// The operation that has ended, if the packet is an operation's.
-    fn on_packet(&self, packet: &crate::Event) -> Option<Arc<Operation>> {
-        let OVERLAPPED_ENTRY {
-            lpOverlapped,
-            Internal: status,
-            ..
-        } = packet.0.0;
-        let address = lpOverlapped as usize;
-        let operation = lock(&self.operations).get(&address).cloned()?;
-        let is_ended = operation.take_back(status);
-        is_ended.then(|| lock(&self.operations).remove(&address))?
-    }
-
-    /// Puts an operation into the inbox that need not start, because there is something to read already.
-    fn announce(&self, operation: &Arc<Operation>) -> io::Result<()> {
-        let mut inbox = lock(&self.inbox);
-        if inbox.is_busy {
-            post_packet(&self.port, ptr::null_mut())?; // wakes the thread that waits in the port
-        }
-        if operation.end_without_packet() {
-            inbox.ended.push_back(operation.clone());
-        }
-        Ok(())
+        inbox.packets = Some(packets);
+        self.dequeued.notify_all();
+        result.map(|()| (inbox, n))
     }
 
     /// Dequeues packets until the condition holds. With a timeout of 0, only those that are in the port now.
     fn dequeue_until(&self, condition: impl Fn() -> bool, timeout_ms: u32) -> io::Result<()> {
-        let mut room = [const { MaybeUninit::uninit() }; 64];
-        let (mut inbox, mut n) = (lock(&self.inbox), room.len());
-        while !condition() && (timeout_ms > 0 || n == room.len()) {
-            (inbox, n) = self.dequeue(inbox, &mut room, timeout_ms)?;
+        let (mut inbox, mut n) = (lock(&self.inbox), MAX_PACKETS);
+        while !condition() && (timeout_ms > 0 || n == MAX_PACKETS) {
+            (inbox, n) = self.dequeue(inbox, timeout_ms)?;
         }
         Ok(())
     }
 
-    /// Wakes the thread that waits in the port, by posting a packet that belongs to no operation. If that thread is not
-    /// `select` but a read, it notifies `select`.
+    /// The operation that has ended, if the packet is an operation's.
+    fn on_packet(&self, packet: OVERLAPPED_ENTRY) -> Option<Arc<Operation>> {
+        let address = packet.lpOverlapped as usize;
+        let operation = lock(&self.operations).get(&address).cloned()?;
+        let has_ended = operation.take_back(packet.Internal);
+        has_ended.then(|| lock(&self.operations).remove(&address))?
+    }
+
+    /// Posts a packet that belongs to no operation. It wakes the thread that is dequeuing, which notifies the others.
     pub fn wake(&self) -> io::Result<()> {
         lock(&self.inbox).is_woken = true;
         post_packet(&self.port, ptr::null_mut()) // [wake]
@@ -197,56 +180,39 @@ impl Drop for Selector {
     fn drop(&mut self) {
         let lent: Vec<_> = lock(&self.operations).values().cloned().collect();
         lent.iter().for_each(|operation| operation.cancel(false));
-        let mut room = [const { MaybeUninit::uninit() }; 64];
+        let mut packets = Vec::with_capacity(MAX_PACKETS);
         // [drain]
         while !lock(&self.operations).is_empty() {
-            let packets = get_packets(&self.port, &mut room, DRAIN_MS).unwrap_or_default();
-            if packets.is_empty() {
+            let result = get_packets(&self.port, &mut packets, DRAIN_MS);
+            if result.is_err() || packets.is_empty() {
                 // A leak is better than to wait without end, or to free what the kernel may still write to.
                 let operations = mem::take(&mut *lock(&self.operations));
-                operations
-                    .values()
-                    .for_each(|operation| operation.give_up());
+                operations.values().for_each(|it| it.give_up());
                 return mem::forget(operations);
             }
-            packets
-                .iter()
-                .for_each(|packet| drop(self.on_packet(packet)));
+            for packet in packets.drain(..) {
+                self.on_packet(packet);
+            }
         }
     }
 }
 
-/// Laid out as a packet, so that `select` has room for packets in the user's `Events`. An event has the user's token in
-/// the place of the key, and in the place of the status whether it is one for writing.
-///
-/// The token cannot *travel* there: the key is fixed when a socket is associated with the port, and a token is new with
-/// each `register`. It travels in the operation.
-#[repr(transparent)]
-pub struct RawEvent(OVERLAPPED_ENTRY);
+/// An event is no struct of the system's here, because a packet has no place for a token. (The completion key is fixed when
+/// a socket is associated with the port, and a token is new with each `register`. So the token travels in the operation.)
+pub struct RawEvent {
+    token: Token,
+    interests: Interests,
+}
 
 impl RawEvent {
-    fn new(token: Token, interests: Interests) -> RawEvent {
-        RawEvent(OVERLAPPED_ENTRY {
-            lpCompletionKey: token,
-            lpOverlapped: ptr::null_mut(),
-            Internal: interests.is_writable().into(),
-            dwNumberOfBytesTransferred: 0,
-        })
-    }
-
     pub fn token(&self) -> Token {
-        self.0.lpCompletionKey
+        self.token
     }
 
     pub fn is_writable(&self) -> bool {
-        self.0.Internal != 0
+        self.interests.is_writable()
     }
 }
-
-// SAFETY: the user cannot get at the pointer in it, and to us it is a number.
-unsafe impl Send for RawEvent {}
-// SAFETY: likewise.
-unsafe impl Sync for RawEvent {}
 
 /// From now on, each overlapped operation on the socket is reported to the port when it completes. Win32 knows no way
 /// back.
@@ -269,23 +235,24 @@ fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Resu
     }
 }
 
-fn get_packets<'a>(
+fn get_packets(
     port: &OwnedHandle,
-    room: &'a mut Room,
+    packets: &mut Vec<OVERLAPPED_ENTRY>,
     timeout_ms: u32,
-) -> io::Result<&'a [crate::Event]> {
-    // [capacity]
-    let capacity = room.len().min(MAX_PACKETS) as u32;
-    let (port, packets, mut n) = (port.as_raw_handle(), room.as_mut_ptr().cast(), 0);
-    // SAFETY: `room` has space for `capacity` packets, a `crate::Event` is laid out as one, and we alone have access.
-    // The kernel writes that many at most, and `n` says how many it has written.
+) -> io::Result<()> {
+    packets.clear();
+    let (room, capacity) = (packets.as_mut_ptr(), packets.capacity() as u32);
+    let (port, mut n) = (port.as_raw_handle(), 0);
+    // SAFETY: there is room for `capacity` packets, and we alone have access. The kernel writes that many at most, and `n`
+    // says how many it has written.
     unsafe {
-        match ffi::GetQueuedCompletionStatusEx(port, packets, capacity, &mut n, timeout_ms, 0) {
-            0 if last_error() == ffi::WAIT_TIMEOUT => Ok(&[]),
-            0 => Err(failed("GetQueuedCompletionStatusEx")),
-            _ => Ok(slice::from_raw_parts(room.as_ptr().cast(), n as usize)),
+        match ffi::GetQueuedCompletionStatusEx(port, room, capacity, &mut n, timeout_ms, 0) {
+            0 if last_error() == ffi::WAIT_TIMEOUT => (),
+            0 => return Err(failed("GetQueuedCompletionStatusEx")),
+            _ => packets.set_len(n as usize),
         }
     }
+    Ok(())
 }
 
 fn post_packet(port: &OwnedHandle, overlapped: *mut ffi::OVERLAPPED) -> io::Result<()> {

@@ -2,28 +2,29 @@
 //!
 //! | phase | what happens | next phase |
 //! | --- | --- | --- |
-//! | `Idle` | `register`, and the answer is not known yet: the operation starts | `Lent` |
-//! | `Idle` | `register`, and something is left unread: there is nothing to wait for | `Ended` |
+//! | `Idle` | `register`, and nothing is known yet: the operation starts | `Lent` |
+//! | `Idle` | `register`, and something is left unread: we post a packet | `Posted` |
 //! | `Idle` | `register`, while a thread reads the socket itself | `Deferred` |
 //! | `Deferred` | the last of these reads returns | as after `register` |
-//! | `Lent` | the packet is dequeued | `Ended` |
+//! | `Lent` | the operation's packet is dequeued | `Ended` |
+//! | `Posted` | our packet is dequeued | `Ended` |
 //! | `Ended` | `select`: an event | `Idle` |
 //! | `Ended` | `select`, but reads have consumed everything that was received: no event | as after `register` |
 //!
-//! To register again while `Lent` or `Ended` only replaces the token.
+//! To register again in one of the last three phases only replaces the token.
 //!
 //! While `Lent`, the kernel may write to the `OVERLAPPED` and to what is lent with it, even after the source was dropped.
 //! So there are two references to an [`Operation`]: the source's, and one in the selector on the kernel's behalf.
 
-use super::super::error::failed_with;
-use super::{RawEvent, Selector, afd, ffi, last_error, lock};
+use super::super::error;
+use super::{RawEvent, Selector, afd, ffi, last_error, lock, post_packet};
 use crate::{Interests, Token};
 use std::cell::UnsafeCell;
 use std::io::{self, ErrorKind, IoSliceMut, Read};
 use std::mem;
 use std::ops::Range;
 use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 /// What a stream lends to read. This is no limit, because a read goes on with the socket itself when the buffer is empty;
 /// and a larger one would cost its memory 10,000 times if there are 10,000 streams.
@@ -72,7 +73,9 @@ enum Phase {
     Deferred,
     /// The kernel has the `OVERLAPPED` and what is lent with it. A packet will come.
     Lent,
-    /// Nothing is lent. The operation is in the inbox of `select`.
+    /// Nothing is lent. A packet of our own will come.
+    Posted,
+    /// Nothing is lent. The packet was dequeued, and the operation is in the inbox of `select`.
     Ended,
 }
 
@@ -84,26 +87,26 @@ unsafe impl Sync for Operation {}
 
 impl Operation {
     /// Waits until a stream can be read, by receiving.
-    pub fn receiving(socket: ffi::SOCKET) -> Operation {
+    pub fn receiving(socket: ffi::SOCKET) -> Arc<Operation> {
         let buffer = Box::new(UnsafeCell::new([0; BUFFER_SIZE]));
         Operation::new(socket, Interests::READABLE, Lent::Buffer(buffer))
     }
 
     /// Waits for anything else, by asking AFD.
-    pub fn asking(socket: ffi::SOCKET, interests: Interests) -> Operation {
+    pub fn asking(socket: ffi::SOCKET, interests: Interests) -> Arc<Operation> {
         let question = UnsafeCell::new(afd::question(socket, interests));
         Operation::new(socket, interests, Lent::Question(question))
     }
 
-    fn new(socket: ffi::SOCKET, interests: Interests, lent: Lent) -> Operation {
-        Operation {
+    fn new(socket: ffi::SOCKET, interests: Interests, lent: Lent) -> Arc<Operation> {
+        Arc::new(Operation {
             // SAFETY: all of it may be zero.
             overlapped: unsafe { mem::zeroed() },
             lent,
             socket,
             interests,
             state: Mutex::default(),
-        }
+        })
     }
 
     /// A packet names its operation by this address.
@@ -115,70 +118,62 @@ impl Operation {
         let mut state = lock(&self.state);
         state.token = token; // [token]
         match state.phase {
-            Phase::Idle | Phase::Deferred => self.arm_or_announce(selector, state),
-            Phase::Lent | Phase::Ended => Ok(()), // the event will have the new token
-        }
-    }
-
-    fn arm_or_announce(
-        self: &Arc<Self>,
-        selector: &Selector,
-        mut state: MutexGuard<'_, State>,
-    ) -> io::Result<()> {
-        self.arm(selector, &mut state)?; // [arm]
-        let is_ready = state.phase == Phase::Idle;
-        drop(state); // because `announce` locks the inbox first
-        match is_ready {
-            true => selector.announce(self),
-            false => Ok(()),
+            Phase::Idle | Phase::Deferred => self.arm(selector, &mut state),
+            Phase::Lent | Phase::Posted | Phase::Ended => Ok(()), // the event will have the new token
         }
     }
 
     /// Starts the operation, or lets the last direct read start it. If there is something to read already, there is nothing
-    /// to wait for, and the phase is `Idle`.
+    /// to wait for, and the packet is one of our own.
     fn arm(self: &Arc<Self>, selector: &Selector, state: &mut State) -> io::Result<()> {
-        state.phase = match (&state.unread, state.direct_reads) {
-            (Some(_), _) => Phase::Idle,
-            (None, 1..) => Phase::Deferred,
-            (None, 0) => Phase::Lent,
-        };
-        if state.phase != Phase::Lent {
+        if state.unread.is_some() {
+            return self.post(selector, state);
+        }
+        if state.direct_reads > 0 {
+            state.phase = Phase::Deferred;
             return Ok(());
         }
-        // Before the start, because the packet may come before it returns.
+        // [arm] Into the map before the start, because the packet may come before that returns.
         lock(&selector.operations).insert(self.address(), self.clone());
-        let Err((call, code)) = self.start() else {
-            return Ok(()); // [lend]
+        let Err(code) = self.start() else {
+            state.phase = Phase::Lent; // [lend]
+            return Ok(());
         };
         lock(&selector.operations).remove(&self.address());
         state.phase = Phase::Idle;
         match (&self.lent, code) {
+            (Lent::Question(_), _) => Err(failed_with("NtDeviceIoControlFile", code)),
             // The system has no room for the receive, which says nothing about the stream.
-            (Lent::Buffer(_), ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK) | (Lent::Question(_), _) => {
-                Err(failed_with(call, io::Error::from_raw_os_error(code)))
-            }
-            (Lent::Buffer(_), _) => {
+            (_, ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK) => Err(failed_with("WSARecv", code)),
+            _ => {
                 state.unread = Some(Err(code));
-                Ok(())
+                self.post(selector, state)
             }
         }
+    }
+
+    fn post(self: &Arc<Self>, selector: &Selector, state: &mut State) -> io::Result<()> {
+        state.phase = Phase::Idle;
+        lock(&selector.operations).insert(self.address(), self.clone());
+        post_packet(&selector.port, self.overlapped.get())
+            .inspect(|()| state.phase = Phase::Posted)
+            .inspect_err(|_| drop(lock(&selector.operations).remove(&self.address())))
     }
 
     /// Lends the kernel what it needs. From `Ok` on that is the kernel's, even if the operation has completed at once:
     /// either way a packet comes. After an error none comes. (This thread may exit before the operation ends. Windows
     /// then cancels what it has started, but not on a handle that belongs to a port:
     /// <https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-exitthread>)
-    fn start(&self) -> Result<(), (&'static str, i32)> {
-        let overlapped = self.overlapped.get();
+    fn start(&self) -> Result<(), i32> {
+        let (socket, overlapped) = (self.socket, self.overlapped.get());
         match &self.lent {
             // SAFETY: the socket is open. `overlapped` and the buffer are ours to lend, because `state` is locked and was not
             // `Lent`; and they stay where they are until the packet was dequeued, because until then the selector keeps a
             // reference to this operation.
-            Lent::Buffer(buffer) => unsafe { wsa_recv(self.socket, buffer.get(), overlapped) },
+            Lent::Buffer(buffer) => unsafe { wsa_recv(socket, buffer.get(), overlapped) },
             // SAFETY: likewise.
-            Lent::Question(question) => unsafe {
-                *question.get() = afd::question(self.socket, self.interests);
-                afd::ask(self.socket, question.get(), overlapped)
+            Lent::Question(place) => unsafe {
+                afd::ask(socket, self.interests, place.get(), overlapped)
             },
         }
     }
@@ -189,17 +184,23 @@ impl Operation {
     /// behalf of that thread; other threads find it under the lock.
     pub fn take_back(&self, status: usize) -> bool {
         let mut state = lock(&self.state);
-        if !state.is_dropped {
-            let result = wsa_get_overlapped_result(self.socket, self.overlapped.get());
-            let result = match result {
+        if state.phase == Phase::Lent && !state.is_dropped {
+            let (mut n, mut flags) = (0, 0);
+            let overlapped = self.overlapped.get();
+            // SAFETY: the socket is open, `overlapped` is where it was, and the numbers are used until the call returns.
+            let is_complete = unsafe {
+                ffi::WSAGetOverlappedResult(self.socket, overlapped, &mut n, 0, &mut flags)
+            };
+            let result = match (is_complete, last_error()) {
                 // The operation goes on. Other software must have posted this packet, with our address.
-                Err(ffi::WSA_IO_INCOMPLETE) if status == 0 => return false,
+                (0, ffi::WSA_IO_INCOMPLETE) if status == 0 => return false,
                 // Wine, if the thread that has started the operation exits just as data arrives: it has ended without a
                 // result.
-                Err(ffi::WSA_IO_INCOMPLETE) => None,
+                (0, ffi::WSA_IO_INCOMPLETE) => None,
                 // The error's code would not say that we have caused it.
-                Err(_) if state.is_cancelled => None,
-                result => Some(result.map(|n| 0..n)),
+                (0, _) if state.is_cancelled => None,
+                (0, error) => Some(Err(error)),
+                _ => Some(Ok(0..n as usize)),
             };
             if let Lent::Buffer(_) = self.lent {
                 state.unread = result;
@@ -209,27 +210,20 @@ impl Operation {
         true
     }
 
-    /// Puts a registration that need not wait where `take_back` puts one whose packet has come.
-    pub fn end_without_packet(&self) -> bool {
-        let mut state = lock(&self.state);
-        let is_ready = state.phase == Phase::Idle;
-        if is_ready {
-            state.phase = Phase::Ended;
-        }
-        is_ready
-    }
-
     /// The event, if there is one, now that `select` has found the operation in its inbox.
     pub fn to_event(self: &Arc<Self>, selector: &Selector) -> Option<RawEvent> {
         let mut state = lock(&self.state);
         state.phase = Phase::Idle;
-        if let (Lent::Buffer(_), false) = (&self.lent, state.is_dropped) {
-            // If reads have consumed everything already, there is no event yet: the registration waits on. If the system
-            // refuses that, the event comes after all, as a hint to look and to register again.
-            let _ = self.arm(selector, &mut state);
+        // If reads have consumed everything already, there is no event yet: the registration waits on. If the system refuses
+        // that, the event comes after all, as a hint to look and to register again.
+        let is_consumed = matches!(self.lent, Lent::Buffer(_)) && state.unread.is_none();
+        if state.is_dropped || is_consumed && self.arm(selector, &mut state).is_ok() {
+            return None;
         }
-        let is_event = state.phase == Phase::Idle && !state.is_dropped;
-        is_event.then(|| RawEvent::new(state.token, self.interests))
+        Some(RawEvent {
+            token: state.token,
+            interests: self.interests,
+        })
     }
 
     /// Cancels the operation if it is in flight. Call before closing the socket or the port.
@@ -289,10 +283,10 @@ impl Operation {
         let mut state = lock(&self.state);
         state.direct_reads -= 1;
         if let (Phase::Deferred, 0, Some(selector)) = (state.phase, state.direct_reads, selector) {
-            // If the system refuses the receive, the event comes as a hint. If it refuses even to announce that, there is no
+            // If the system refuses the receive, the event comes as a hint. If it refuses even the packet for that, there is no
             // way left to tell the user.
-            let result = self.arm_or_announce(selector, state);
-            let _ = result.or_else(|_| selector.announce(self));
+            let result = self.arm(selector, &mut state);
+            let _ = result.or_else(|_| self.post(selector, &mut state));
         }
     }
 
@@ -313,26 +307,17 @@ unsafe fn wsa_recv(
     socket: ffi::SOCKET,
     buffer: *mut [u8; BUFFER_SIZE],
     overlapped: *mut ffi::OVERLAPPED,
-) -> Result<(), (&'static str, i32)> {
+) -> Result<(), i32> {
     let (len, buf) = (BUFFER_SIZE as u32, buffer.cast());
     let (buffers, none, mut flags) = (ffi::WSABUF { len, buf }, ptr::null_mut(), 0);
     // SAFETY: as the caller says. `buffers` and `flags` are used until the call returns.
     let result = unsafe { ffi::WSARecv(socket, &buffers, 1, none, &mut flags, overlapped, None) };
     match (result, last_error()) {
         (0, _) | (_, ffi::WSA_IO_PENDING) => Ok(()),
-        (_, error) => Err(("WSARecv", error)),
+        (_, error) => Err(error),
     }
 }
 
-/// How many bytes were moved.
-fn wsa_get_overlapped_result(
-    socket: ffi::SOCKET,
-    overlapped: *const ffi::OVERLAPPED,
-) -> Result<usize, i32> {
-    let (mut n, mut flags) = (0, 0);
-    // SAFETY: the kernel only reads the `OVERLAPPED`, and the numbers are used until the call returns.
-    match unsafe { ffi::WSAGetOverlappedResult(socket, overlapped, &mut n, 0, &mut flags) } {
-        0 => Err(last_error()),
-        _ => Ok(n as usize),
-    }
+fn failed_with(call: &'static str, code: i32) -> io::Error {
+    error::failed_with(call, io::Error::from_raw_os_error(code))
 }

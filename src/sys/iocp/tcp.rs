@@ -1,7 +1,7 @@
 //! The stream: `std`'s, and the operations with which it waits.
 
 use super::super::error::belongs_to_another;
-use super::super::{recv, recv_vectored};
+use super::super::recv_vectored;
 use super::operation::Operation;
 use super::{Selector, associate_with_port, ffi, lock};
 use crate::Interests;
@@ -25,7 +25,7 @@ pub struct TcpStream {
 impl TcpStream {
     pub fn new(inner: net::TcpStream) -> TcpStream {
         TcpStream {
-            to_read: Arc::new(Operation::receiving(inner.as_raw_socket() as ffi::SOCKET)),
+            to_read: Operation::receiving(inner.as_raw_socket() as ffi::SOCKET),
             to_write: OnceLock::new(),
             selector: OnceLock::new(),
             is_nonblocking: AtomicBool::new(false),
@@ -49,7 +49,7 @@ impl TcpStream {
             _ => return Err(belongs_to_another()),
         }
         let socket = self.inner.as_raw_socket() as ffi::SOCKET;
-        let to_write = || Arc::new(Operation::asking(socket, Interests::WRITABLE));
+        let to_write = || Operation::asking(socket, Interests::WRITABLE);
         Ok(match interests.is_writable() {
             true => self.to_write.get_or_init(to_write),
             false => &self.to_read,
@@ -86,19 +86,18 @@ impl TcpStream {
         Ok(())
     }
 
-    /// Reads what is in the buffer, and after that what is in the socket.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match self.read_buffer(&mut [IoSliceMut::new(buf)])? {
-            Some(n) => Ok(n),
-            None => self.read_directly(|socket| recv(socket, buf)),
-        }
+        self.read_vectored(&mut [IoSliceMut::new(buf)])
     }
 
+    /// Reads what is in the buffer; and when the buffer is empty, what is in the socket.
     pub fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        match self.read_buffer(bufs)? {
-            Some(n) => Ok(n),
-            None => self.read_directly(|socket| recv_vectored(socket, bufs)),
+        if let Some(n) = self.read_buffer(bufs)? {
+            return Ok(n);
         }
+        let result = recv_vectored(&self.inner, bufs);
+        self.to_read.end_direct_read(self.selector().as_deref());
+        result
     }
 
     fn read_buffer(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
@@ -129,15 +128,6 @@ impl TcpStream {
         to_read.forget_deferred();
         thread::yield_now();
         Ok(())
-    }
-
-    fn read_directly(
-        &self,
-        recv: impl FnOnce(&net::TcpStream) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        let result = recv(&self.inner);
-        self.to_read.end_direct_read(self.selector().as_deref());
-        result
     }
 }
 
