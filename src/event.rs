@@ -11,16 +11,15 @@ use std::slice;
 /// one.
 pub type Token = usize;
 
-/// What to wait for. For now, [`READABLE`](Interests::READABLE) is all that is implemented.
+/// What to wait for: one direction. To wait for both, register twice.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Interests(u8);
 
 impl Interests {
-    /// A read will not block.
+    /// A read will not block: there is data, or the end of the stream, or an error to collect.
     pub const READABLE: Interests = Interests(0b01);
 
-    /// A write will not block. [`register`](crate::Registrator::register) refuses it; implementing it is an
-    /// [exercise](crate::guide::exercises).
+    /// A write of at least one byte will not block, or it will fail at once because the connection is broken.
     pub const WRITABLE: Interests = Interests(0b10);
 
     /// Whether this is [`READABLE`](Interests::READABLE).
@@ -43,10 +42,10 @@ impl fmt::Debug for Interests {
     }
 }
 
-/// The answer to one [`register`](crate::Registrator::register): a read of that stream will not block now.
+/// The answer to one [`register`](crate::Registrator::register): a read, or a write, of that stream will not block now.
 ///
-/// There is data, or the end of the stream, or an error. Only reading shows which; and if somebody has read since the
-/// registration, there may be nothing any more.
+/// It is a hint to try. Only trying shows whether there is data, the end of the stream or an error; and if another thread
+/// has read or written in the meantime, there may be nothing left to read, or no room.
 // On Unix it is laid out as the system's own struct, so that the system can write into the user's `Events`.
 #[repr(transparent)]
 pub struct Event(pub(crate) sys::RawEvent);
@@ -70,7 +69,14 @@ impl Event {
 
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event").field("id", &self.id()).finish()
+        let interests = match self.is_writable() {
+            true => Interests::WRITABLE,
+            false => Interests::READABLE,
+        };
+        f.debug_struct("Event")
+            .field("id", &self.id())
+            .field("interests", &interests)
+            .finish()
     }
 }
 

@@ -175,11 +175,15 @@ pub struct Registrator {
 }
 
 impl Registrator {
-    /// Asks for *one* event with this `token` as soon as `stream` can be read: when there is data (it may be there
-    /// already), or the end of the stream, or an error to collect.
+    /// Asks for *one* event with this `token` as soon as `stream` can be [read](Interests::READABLE), or
+    /// [written](Interests::WRITABLE). What is possible already counts: then the event comes at once.
     ///
-    /// After the event nothing more comes until the stream is registered again; a program does so when it has read what
-    /// it wanted and waits for more. Registering again before the event replaces the token; there is still one event.
+    /// After the event nothing more comes in that direction until the stream is registered again; a program does so when a
+    /// read or a write has returned [`WouldBlock`](ErrorKind::WouldBlock). Registering again before the event replaces the
+    /// token; there is still one event.
+    ///
+    /// The two directions are independent. A stream may be registered for both, with two tokens or with one, and each
+    /// registration has its event; none replaces, delays, silences or renews the other.
     ///
     /// Any number of threads may register, while another one waits in [`Poll::poll`]. In the steady state this is one
     /// system call, and allocates nothing.
@@ -189,7 +193,6 @@ impl Registrator {
     /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), or its `Poll` was dropped.
     /// - [`ErrorKind::InvalidInput`]: the stream was registered with another `Poll` before. A stream belongs to the
     ///   first one for good, because Win32 cannot detach a socket from its port.
-    /// - [`ErrorKind::Unsupported`]: `interests` is [`Interests::WRITABLE`].
     /// - Others come from the system: on Linux, [`ErrorKind::StorageFull`] says that this user watches more descriptors
     ///   than `/proc/sys/fs/epoll/max_user_watches` allows. Even after such an error the stream may belong to this `Poll`.
     ///

@@ -2,7 +2,7 @@
 
 use crate::sys;
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, Shutdown, ToSocketAddrs};
 
 /// A TCP connection that can be registered with a [`Poll`](crate::Poll).
@@ -78,6 +78,19 @@ impl TcpStream {
     }
 }
 
+impl TcpStream {
+    /// After a reset a BSD returns `EPIPE`, and keeps the reason for the next call that asks. Linux and Windows return the
+    /// reason.
+    fn reason(&self, result: io::Result<usize>) -> io::Result<usize> {
+        match result {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                Err(self.0.inner.take_error()?.unwrap_or(error))
+            }
+            result => result,
+        }
+    }
+}
+
 impl From<net::TcpStream> for TcpStream {
     fn from(inner: net::TcpStream) -> TcpStream {
         TcpStream(sys::TcpStream::new(inner))
@@ -102,11 +115,11 @@ impl Read for &TcpStream {
 
 impl Write for &TcpStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        (&self.0.inner).write(buf)
+        self.reason((&self.0.inner).write(buf))
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        (&self.0.inner).write_vectored(bufs)
+        self.reason((&self.0.inner).write_vectored(bufs))
     }
 
     fn flush(&mut self) -> io::Result<()> {

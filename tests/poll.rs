@@ -264,7 +264,10 @@ fn events_read_like_a_slice() {
         seen.push(event.id());
     }
     assert_eq!(seen, [7]);
-    assert_eq!(format!("{:?}", events[0]), "Event { id: 7 }");
+    assert_eq!(
+        format!("{:?}", events[0]),
+        "Event { id: 7, interests: READABLE }"
+    );
 }
 
 #[test]

@@ -215,25 +215,6 @@ fn registering_wakes_a_poll_that_is_waiting() {
 }
 
 #[test]
-fn writable_is_refused_and_changes_nothing() {
-    let mut event_loop = Loop::new();
-    let (stream, _peer) = readable_pair();
-    let refused = event_loop
-        .registrator
-        .register(&stream, 1, Interests::WRITABLE)
-        .unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unsupported);
-    event_loop.expect_none();
-
-    event_loop.register(&stream, 2);
-    event_loop
-        .registrator
-        .register(&stream, 3, Interests::WRITABLE)
-        .unwrap_err();
-    event_loop.expect(&[2]);
-}
-
-#[test]
 fn interests_tell_what_they_are() {
     assert!(Interests::READABLE.is_readable() && !Interests::READABLE.is_writable());
     assert!(Interests::WRITABLE.is_writable() && !Interests::WRITABLE.is_readable());

@@ -10,7 +10,7 @@ pub mod os;
 pub mod random;
 
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{self, SocketAddr, TcpListener};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -69,6 +69,21 @@ pub fn wait_for_data(stream: &TcpStream) {
     assert!(is_there, "no data came within {PATIENCE:?}");
 }
 
+/// Writes until there is no room. Returns how many bytes that took. (The system may make room a moment later, when it has
+/// moved bytes to the peer's side.)
+pub fn fill(mut stream: &TcpStream) -> usize {
+    stream.set_nonblocking(true).expect("set_nonblocking");
+    let mut written = 0;
+    loop {
+        let bytes: Vec<_> = (written..).map(byte_at).take(64 << 10).collect();
+        match stream.write(&bytes) {
+            Ok(n) => written += n,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return written,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 /// The same for a stream that was registered: on Windows, what comes goes to the buffer that the stream has lent.
 pub fn wait_for_data_unless_lent(stream: &TcpStream) {
     if cfg!(unix) {
@@ -122,7 +137,13 @@ impl Loop {
             .expect("register");
     }
 
-    /// The tokens of the next events, at least one.
+    pub fn register_to_write(&self, stream: &TcpStream, token: Token) {
+        self.registrator
+            .register(stream, token, Interests::WRITABLE)
+            .expect("register");
+    }
+
+    /// The tokens of the next events, at least one. An event says which direction it is about.
     pub fn wait(&mut self) -> Vec<Token> {
         let n = self
             .poll
@@ -130,7 +151,23 @@ impl Loop {
             .expect("poll");
         assert!(n > 0, "no event came within {PATIENCE:?}");
         assert_eq!(n, self.events.len());
+        for event in &self.events {
+            assert_ne!(event.is_readable(), event.is_writable());
+        }
         self.events.iter().map(|event| event.id()).collect()
+    }
+
+    /// Whether the stream has an event for writing now. If not, it remains registered.
+    pub fn is_writable(&mut self, stream: &TcpStream, token: Token) -> bool {
+        self.register_to_write(stream, token);
+        self.register(&self.fence.0, FENCE);
+        let mut came = Vec::new();
+        while !came.contains(&FENCE) {
+            came.extend(self.wait());
+        }
+        came.retain(|&token| token != FENCE);
+        assert!(came.is_empty() || came == [token], "{came:?}");
+        !came.is_empty()
     }
 
     /// Waits for these events, in any order. That no other comes is shown by a stream that was readable all the time

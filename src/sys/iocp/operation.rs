@@ -57,7 +57,8 @@ struct State {
     unread: Option<Result<Range<usize>, i32>>,
     /// How many threads are reading the socket itself, because nothing was lent when they came.
     direct_reads: usize,
-    /// We have cancelled the operation. Its error is then ours, and says nothing about the connection.
+    /// We have cancelled the operation, and it will not start again. Its error is ours, and says nothing about the
+    /// connection.
     is_cancelled: bool,
     /// The socket is closed, or about to be.
     is_dropped: bool,
@@ -123,10 +124,10 @@ impl Operation {
         }
     }
 
-    /// Starts the operation, or lets the last direct read start it. If there is something to read already, there is nothing
-    /// to wait for, and the packet is one of our own.
+    /// Starts the operation, or lets the last direct read start it. If there is something to read already, or the direction
+    /// was shut down, there is nothing to wait for, and the packet is one of our own.
     fn arm(self: &Arc<Self>, selector: &Selector, state: &mut State) -> io::Result<()> {
-        if state.unread.is_some() {
+        if state.unread.is_some() || state.is_cancelled {
             return self.post(selector, state);
         }
         if state.direct_reads > 0 {
@@ -216,7 +217,8 @@ impl Operation {
         state.phase = Phase::Idle;
         // If reads have consumed everything already, there is no event yet: the registration waits on. If the system refuses
         // that, the event comes after all, as a hint to look and to register again.
-        let is_consumed = matches!(self.lent, Lent::Buffer(_)) && state.unread.is_none();
+        let is_receive = matches!(self.lent, Lent::Buffer(_));
+        let is_consumed = is_receive && state.unread.is_none() && !state.is_cancelled;
         if state.is_dropped || is_consumed && self.arm(selector, &mut state).is_ok() {
             return None;
         }
@@ -226,7 +228,8 @@ impl Operation {
         })
     }
 
-    /// Cancels the operation if it is in flight. Call before closing the socket or the port.
+    /// Cancels the operation if it is in flight. Call before closing the socket or the port, and when the direction was shut
+    /// down.
     pub fn cancel(&self, is_dropped: bool) {
         let mut state = lock(&self.state);
         if state.phase == Phase::Lent && !state.is_dropped {

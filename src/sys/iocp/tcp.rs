@@ -48,12 +48,16 @@ impl TcpStream {
             Some(mine) if mine.ptr_eq(&selector.me) => (),
             _ => return Err(belongs_to_another()),
         }
-        let socket = self.inner.as_raw_socket() as ffi::SOCKET;
-        let to_write = || Operation::asking(socket, Interests::WRITABLE);
         Ok(match interests.is_writable() {
-            true => self.to_write.get_or_init(to_write),
+            true => self.to_write(),
             false => &self.to_read,
         })
+    }
+
+    fn to_write(&self) -> &Arc<Operation> {
+        let socket = self.inner.as_raw_socket() as ffi::SOCKET;
+        let operation = || Operation::asking(socket, Interests::WRITABLE);
+        self.to_write.get_or_init(operation)
     }
 
     #[cold]
@@ -80,8 +84,12 @@ impl TcpStream {
 
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.inner.shutdown(how)?;
+        // Otherwise these would go on waiting for the peer.
         if how != Shutdown::Write {
-            self.to_read.cancel(false); // otherwise it goes on until the peer sends something, or closes
+            self.to_read.cancel(false);
+        }
+        if how != Shutdown::Read {
+            self.to_write().cancel(false);
         }
         Ok(())
     }
