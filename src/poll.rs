@@ -151,12 +151,15 @@ struct Closing {
 }
 
 impl Closing {
-    /// If another thread is about to close the loop, waits until it has done so, or has failed to.
     fn is_closed(&self) -> bool {
-        self.is_closed.load(SeqCst) && {
-            let _outcome = self.lock();
-            self.is_closed.load(SeqCst)
-        }
+        self.is_closed.load(SeqCst) && self.is_decided()
+    }
+
+    /// If another thread is about to close the loop, waits until it has done so, or has failed to.
+    #[cold]
+    fn is_decided(&self) -> bool {
+        let _outcome = self.lock();
+        self.is_closed.load(SeqCst)
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {

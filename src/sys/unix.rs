@@ -14,7 +14,7 @@ use std::sync::{OnceLock, Weak};
 pub struct TcpStream {
     pub inner: net::TcpStream,
     selector: OnceLock<Weak<Selector>>,
-    /// What the selector has to remember of the stream.
+    /// What the selector remembers of the stream.
     pub(super) entries: Entries,
 }
 
@@ -50,18 +50,12 @@ impl TcpStream {
         self.inner.shutdown(how)
     }
 
-    /// Whether it was attached to this selector before.
-    pub(super) fn belongs_to(&self, selector: &Weak<Selector>) -> bool {
-        let mine = self.selector.get();
-        mine.is_some_and(|mine| mine.ptr_eq(selector))
-    }
-
-    /// From now on the stream belongs to this selector. An error says that it belongs to another.
+    /// From now on, the stream belongs to this selector. An error says that it belongs to another one.
     #[cold]
     pub(super) fn attach(&self, selector: &Weak<Selector>) -> io::Result<()> {
-        self.selector.get_or_init(|| selector.clone());
+        let mine = self.selector.get_or_init(|| selector.clone()); // [first]
         // [own]
-        match self.belongs_to(selector) {
+        match mine.ptr_eq(selector) {
             true => Ok(()),
             false => Err(belongs_to_another()),
         }
@@ -72,7 +66,7 @@ impl Drop for TcpStream {
     fn drop(&mut self) {
         // `inner` is closed after this, so its descriptor number is still ours.
         if let Some(selector) = self.selector.get().and_then(Weak::upgrade) {
-            selector.deregister(self);
+            selector.deregister(self.inner.as_fd(), &self.entries);
         }
     }
 }

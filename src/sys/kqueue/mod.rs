@@ -12,10 +12,10 @@ pub use ffi::kevent as RawEvent;
 
 use super::error::{failed, failed_with};
 use super::unix::{failed_wait, owned_fd};
-use crate::{Interests, Token};
+use crate::{Event, Interests, Token};
 use ffi::{EV_ADD, EV_ERROR, EV_ONESHOT, EV_RECEIPT, EVFILT_READ, EVFILT_WRITE};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::{mem, ptr};
 
@@ -26,7 +26,7 @@ pub struct Selector {
     me: Weak<Selector>,
 }
 
-/// A selector remembers nothing of a stream: closing a descriptor deletes its knotes.
+/// A selector remembers nothing of a source: the kernel finds a knote by its descriptor and filter.
 pub type Entries = ();
 
 impl Selector {
@@ -53,9 +53,7 @@ impl Selector {
         token: Token,
         interests: Interests,
     ) -> io::Result<()> {
-        if !stream.belongs_to(&self.me) {
-            stream.attach(&self.me)?; // [first]
-        }
+        stream.attach(&self.me)?;
         let filter = match interests.is_writable() {
             true => EVFILT_WRITE, // there is room in the send buffer, or the connection is broken
             false => EVFILT_READ, // there is something to read, or the end of the stream, or an error
@@ -66,11 +64,7 @@ impl Selector {
         kevent_change(&self.kqueue, change) // [arm]
     }
 
-    pub fn select(
-        &self,
-        events: &mut Vec<crate::Event>,
-        timeout_ms: Option<i32>,
-    ) -> io::Result<()> {
+    pub fn select(&self, events: &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()> {
         if events.capacity() == 0 {
             return Err(ErrorKind::InvalidInput.into()); // `kevent` would return at once, as if the time were over
         }
@@ -83,7 +77,7 @@ impl Selector {
 
     /// Nothing to do: a knote belongs to the descriptor, not to the open connection behind it, and goes when the
     /// descriptor is closed, even if a duplicate lives on.
-    pub fn deregister(&self, _: &TcpStream) {} // [take-back]
+    pub fn deregister(&self, _: BorrowedFd<'_>, _: &Entries) {} // [take-back]
 }
 
 impl RawEvent {
@@ -188,7 +182,7 @@ fn kevent_change(kqueue: &OwnedFd, mut change: RawEvent) -> io::Result<()> {
 
 fn kevent_wait(
     kqueue: &OwnedFd,
-    events: &mut Vec<crate::Event>,
+    events: &mut Vec<Event>,
     timeout_ms: Option<i32>,
 ) -> io::Result<()> {
     events.clear();
@@ -198,7 +192,7 @@ fn kevent_wait(
         tv_nsec: (ms % 1000 * 1_000_000).into(),
     });
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `room` has space for `capacity` events, a `crate::Event` is laid out as one, and we alone have access.
+    // SAFETY: `room` has space for `capacity` events, an `Event` is laid out as one, and we alone have access.
     // The kernel writes that many at most, and `n` says how many it has written. `timeout` is null or lives as long as
     // the call.
     unsafe {
