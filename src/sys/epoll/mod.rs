@@ -50,20 +50,18 @@ const READABLE_ONCE: u32 = EPOLLIN | EPOLLONESHOT;
 /// `EPOLLOUT`: there is room in the send buffer, or the connection is broken.
 const WRITABLE_ONCE: u32 = EPOLLOUT | EPOLLONESHOT;
 
+/// How `readers` reports that there is an event in `writers`. No source asks for `EPOLLRDNORM`, so this bit tells the entry
+/// of `writers` from that of any source. (`EPOLLIN` is needed as well, because the kernel notifies with that one.)
+const WRITERS: u32 = EPOLLIN | EPOLLRDNORM;
+
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let (readers, writers, waker) = (epoll_create1()?, epoll_create1()?, eventfd()?); // [queue]
         // Neither entry is one-shot, and neither token is looked at, so that none is taken from the user. The waker is never
-        // read: once `wake` has written, it is ready for every wait. An event in `writers` is reported as `EPOLLIN` and
-        // `EPOLLRDNORM`; no source asks for the second, so that bit tells the entry of `writers` from those of sources.
+        // read: once `wake` has written, it is ready for every wait.
         let event = |events| RawEvent { events, data: 0 };
         epoll_ctl(&readers, EPOLL_CTL_ADD, waker.as_fd(), event(EPOLLIN))?;
-        epoll_ctl(
-            &readers,
-            EPOLL_CTL_ADD,
-            writers.as_fd(),
-            event(EPOLLIN | EPOLLRDNORM),
-        )?;
+        epoll_ctl(&readers, EPOLL_CTL_ADD, writers.as_fd(), event(WRITERS))?;
         Ok(Arc::new_cyclic(|me| Selector {
             readers,
             writers,
