@@ -33,6 +33,12 @@ fn a_conversation() {
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
 
     registrator
+        .register(&stream, 5, Interests::WRITABLE)
+        .unwrap();
+    assert_eq!(poll.poll(&mut events, None).unwrap(), 1);
+    assert_eq!(events[0].id(), 5);
+
+    registrator
         .register(&stream, 8, Interests::READABLE)
         .unwrap();
     assert_eq!(poll.poll(&mut events, Some(0)).unwrap(), 0);
@@ -48,31 +54,40 @@ const CONVERSATION: &str = if cfg!(windows) {
 CreateIoCompletionPort(INVALID_HANDLE_VALUE, no port, key 0) = port A
 CreateIoCompletionPort(socket B, port A, key 0) = port A
 WSARecv(socket B, 4096 bytes lent, operation C) = -1 WSA_IO_PENDING
-GetQueuedCompletionStatusEx(port A, capacity 8, no timeout) = 1: [5 bytes of operation C] (waited)
+GetQueuedCompletionStatusEx(port A, capacity 256, no timeout) = 1: [5 bytes of operation C] (waited)
 WSAGetOverlappedResult(socket B, operation C) = 5 bytes
-recv(socket B, 64 bytes) = -1 WSAEWOULDBLOCK (waited)
+WSARecv(socket B, 64 bytes) = -1 WSAEWOULDBLOCK (waited)
+NtDeviceIoControlFile(socket B, IOCTL_AFD_POLL, AFD_POLL_SEND|AFD_POLL_ABORT|AFD_POLL_CONNECT_FAIL, operation D) = STATUS_SUCCESS
+GetQueuedCompletionStatusEx(port A, capacity 256, no timeout) = 1: [32 bytes of operation D] (waited)
+WSAGetOverlappedResult(socket B, operation D) = 32 bytes
 WSARecv(socket B, 4096 bytes lent, operation C) = -1 WSA_IO_PENDING
-GetQueuedCompletionStatusEx(port A, capacity 8, timeout 0 ms) = 0 WAIT_TIMEOUT (waited)
+GetQueuedCompletionStatusEx(port A, capacity 256, timeout 0 ms) = 0 WAIT_TIMEOUT (waited)
 PostQueuedCompletionStatus(port A, 0 bytes, no operation) = 1
-GetQueuedCompletionStatusEx(port A, capacity 8, timeout 0 ms) = 1: [0 bytes of no operation] (waited)
-GetQueuedCompletionStatusEx(port A, capacity 8, timeout 0 ms) = 0 WAIT_TIMEOUT (waited)
+GetQueuedCompletionStatusEx(port A, capacity 256, timeout 0 ms) = 1: [0 bytes of no operation] (waited)
+GetQueuedCompletionStatusEx(port A, capacity 256, timeout 0 ms) = 0 WAIT_TIMEOUT (waited)
 CancelIoEx(socket B, operation C) = 1
-GetQueuedCompletionStatusEx(port A, capacity 64, timeout 10000 ms) = 1: [0 bytes of operation C] (waited)
+GetQueuedCompletionStatusEx(port A, capacity 256, timeout 10000 ms) = 1: [0 bytes of operation C] (waited)
 "
 } else if cfg!(any(target_os = "linux", target_os = "android")) && cfg!(not(minimio_kqueue)) {
     "\
 epoll_create1(EPOLL_CLOEXEC) = fd A
-eventfd(0, EFD_CLOEXEC) = fd B
-epoll_ctl(fd A, EPOLL_CTL_ADD, fd B, EPOLLIN, token 0) = 0
-epoll_ctl(fd A, EPOLL_CTL_ADD, fd C, EPOLLIN|EPOLLONESHOT, token 3) = 0
+epoll_create1(EPOLL_CLOEXEC) = fd B
+eventfd(0, EFD_CLOEXEC) = fd C
+epoll_ctl(fd A, EPOLL_CTL_ADD, fd C, EPOLLIN, token 0) = 0
+epoll_ctl(fd A, EPOLL_CTL_ADD, fd B, EPOLLIN|EPOLLRDNORM, token 0) = 0
+epoll_ctl(fd A, EPOLL_CTL_ADD, fd D, EPOLLIN|EPOLLONESHOT, token 3) = 0
 epoll_wait(fd A, capacity 8, no timeout) = 1: [EPOLLIN token 3] (waited)
-recv(fd C, 64 bytes) = 5 (waited)
-recv(fd C, 64 bytes) = -1 EAGAIN (waited)
-epoll_ctl(fd A, EPOLL_CTL_MOD, fd C, EPOLLIN|EPOLLONESHOT, token 8) = 0
+recv(fd D, 64 bytes) = 5 (waited)
+recv(fd D, 64 bytes) = -1 EAGAIN (waited)
+epoll_ctl(fd B, EPOLL_CTL_ADD, fd D, EPOLLOUT|EPOLLONESHOT, token 5) = 0
+epoll_wait(fd A, capacity 8, no timeout) = 1: [EPOLLIN|EPOLLRDNORM token 0] (waited)
+epoll_wait(fd B, capacity 8, timeout 0 ms) = 1: [EPOLLOUT token 5] (waited)
+epoll_ctl(fd A, EPOLL_CTL_MOD, fd D, EPOLLIN|EPOLLONESHOT, token 8) = 0
 epoll_wait(fd A, capacity 8, timeout 0 ms) = 0 (waited)
-write(fd B, 8 bytes) = 8 (waited)
+write(fd C, 8 bytes) = 8 (waited)
 epoll_wait(fd A, capacity 8, timeout 1000 ms) = 1: [EPOLLIN token 0] (waited)
-epoll_ctl(fd A, EPOLL_CTL_DEL, fd C) = 0
+epoll_ctl(fd A, EPOLL_CTL_DEL, fd D) = 0
+epoll_ctl(fd B, EPOLL_CTL_DEL, fd D) = 0
 "
 } else if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
     "\
@@ -83,6 +98,8 @@ kevent(fd A, EVFILT_READ fd C, EV_ADD|EV_ONESHOT|EV_RECEIPT, token 3) = 1: [EV_E
 kevent(fd A, capacity 8, no timeout) = 1: [EVFILT_READ fd C 5 bytes token 3] (waited)
 recv(fd C, 64 bytes) = 5 (waited)
 recv(fd C, 64 bytes) = -1 EAGAIN (waited)
+kevent(fd A, EVFILT_WRITE fd C, EV_ADD|EV_ONESHOT|EV_RECEIPT, token 5) = 1: [EV_ERROR 0]
+kevent(fd A, capacity 8, no timeout) = 1: [EVFILT_WRITE fd C N bytes token 5] (waited)
 kevent(fd A, EVFILT_READ fd C, EV_ADD|EV_ONESHOT|EV_RECEIPT, token 8) = 1: [EV_ERROR 0]
 kevent(fd A, capacity 8, timeout 0 ms) = 0 (waited)
 write(fd D, 1 bytes) = 1 (waited)
@@ -97,6 +114,8 @@ kevent(fd A, EVFILT_READ fd B, EV_ADD|EV_ONESHOT|EV_RECEIPT, token 3) = 1: [EV_E
 kevent(fd A, capacity 8, no timeout) = 1: [EVFILT_READ fd B 5 bytes token 3] (waited)
 recv(fd B, 64 bytes) = 5 (waited)
 recv(fd B, 64 bytes) = -1 EAGAIN (waited)
+kevent(fd A, EVFILT_WRITE fd B, EV_ADD|EV_ONESHOT|EV_RECEIPT, token 5) = 1: [EV_ERROR 0]
+kevent(fd A, capacity 8, no timeout) = 1: [EVFILT_WRITE fd B N bytes token 5] (waited)
 kevent(fd A, EVFILT_READ fd B, EV_ADD|EV_ONESHOT|EV_RECEIPT, token 8) = 1: [EV_ERROR 0]
 kevent(fd A, capacity 8, timeout 0 ms) = 0 (waited)
 kevent(fd A, EVFILT_USER 0, EV_ADD|EV_RECEIPT, NOTE_TRIGGER, token 0) = 1: [EV_ERROR 0]
@@ -151,6 +170,8 @@ fn canonical(line: &str, numbers: &mut Vec<String>) -> String {
 fn lettered(words: &str, numbers: &mut Vec<String>) -> String {
     const ENDS: [char; 6] = [' ', ',', '(', ')', '[', ']'];
     let (mut lettered, mut before) = (String::new(), "");
+    // How much room there is in a send buffer is the system's business.
+    let mut is_room = false;
     for part in words.split_inclusive(ENDS) {
         let word = part.trim_end_matches(ENDS);
         match before {
@@ -161,8 +182,13 @@ fn lettered(words: &str, numbers: &mut Vec<String>) -> String {
             // These came back with an event of kqueue's, and are not the same on all systems. (What we pass stands after a
             // comma or a bracket.)
             _ if word.starts_with("EV_") && !before.is_empty() => (),
+            _ if is_room && word.parse::<usize>().is_ok() => {
+                is_room = false;
+                lettered += "N ";
+            }
             _ => lettered += part,
         }
+        is_room |= word == "EVFILT_WRITE" && words.contains(": [EVFILT_WRITE");
         before = word;
     }
     lettered

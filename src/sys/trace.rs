@@ -159,10 +159,8 @@ impl fmt::Write for Line {
 }
 
 /// The bits of a number, by their names; those that have none, as a number.
-#[cfg(unix)]
 pub struct Flags<'a>(pub u32, pub &'a [(u32, &'a str)]);
 
-#[cfg(unix)]
 impl Display for Flags<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut rest, mut between) = (self.0, "");

@@ -6,9 +6,9 @@
 #[path = "ffi.rs"]
 mod real;
 
-use crate::sys::trace::{Call, Events, Timeout};
+use crate::sys::trace::{Call, Events, Flags, Name, Timeout};
 pub use real::*;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::{fmt, slice};
 
 struct Operation(*const OVERLAPPED);
@@ -52,6 +52,19 @@ impl fmt::Display for Handle {
     }
 }
 
+/// An `NTSTATUS`.
+struct Status(NTSTATUS);
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("STATUS_SUCCESS"),
+            0x103 => f.write_str("STATUS_PENDING"),
+            status => write!(f, "{status:#x}"),
+        }
+    }
+}
+
 struct Bytes(u32);
 
 impl fmt::Display for Bytes {
@@ -59,6 +72,15 @@ impl fmt::Display for Bytes {
         write!(f, "{} bytes", self.0)
     }
 }
+
+/// Those that we ask about, and those that AFD may answer besides.
+const AFD_EVENTS: &[(u32, &str)] = &[
+    (AFD_POLL_SEND, "AFD_POLL_SEND"),
+    (AFD_POLL_ABORT, "AFD_POLL_ABORT"),
+    (AFD_POLL_ACCEPT, "AFD_POLL_ACCEPT"),
+    (AFD_POLL_CONNECT_FAIL, "AFD_POLL_CONNECT_FAIL"),
+    (0x0020, "AFD_POLL_LOCAL_CLOSE"),
+];
 
 fn timeout(milliseconds: u32) -> Timeout {
     match milliseconds {
@@ -204,5 +226,50 @@ pub unsafe fn WSAGetOverlappedResult(
     call.tell(
         format_args!("WSAGetOverlappedResult(socket {s:#x}, {operation})"),
         bytes,
+    )
+}
+
+pub unsafe fn NtDeviceIoControlFile(
+    FileHandle: HANDLE,
+    Event: HANDLE,
+    ApcRoutine: PIO_APC_ROUTINE,
+    ApcContext: *const c_void,
+    IoStatusBlock: *mut IO_STATUS_BLOCK,
+    IoControlCode: u32,
+    InputBuffer: *const c_void,
+    InputBufferLength: u32,
+    OutputBuffer: *mut c_void,
+    OutputBufferLength: u32,
+) -> NTSTATUS {
+    // Before the call, because AFD may write its answer to the same place.
+    // SAFETY: the caller passes a question to AFD.
+    let question = unsafe { &*InputBuffer.cast::<AFD_POLL_INFO>() };
+    let events = Flags(question.Handles[0].Events, AFD_EVENTS);
+    let call = Call::make(NTSTATUS::MIN, || {
+        // SAFETY: as the caller says.
+        unsafe {
+            real::NtDeviceIoControlFile(
+                FileHandle,
+                Event,
+                ApcRoutine,
+                ApcContext,
+                IoStatusBlock,
+                IoControlCode,
+                InputBuffer,
+                InputBufferLength,
+                OutputBuffer,
+                OutputBufferLength,
+            )
+        }
+    });
+    let (handle, operation) = (Handle(FileHandle), Operation(ApcContext.cast()));
+    let control_code = Name(
+        IoControlCode.into(),
+        &[(IOCTL_AFD_POLL as i64, "IOCTL_AFD_POLL")],
+    );
+    let status = Status(call.result);
+    call.tell(
+        format_args!("NtDeviceIoControlFile({handle}, {control_code}, {events}, {operation})"),
+        status,
     )
 }
