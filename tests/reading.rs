@@ -2,12 +2,13 @@
 
 mod common;
 
+use common::os::duplicate;
 use common::{
     Loop, byte_at, pair, readable_pair, reset, wait_for_data_unless_lent, within_patience,
 };
 use minimio::{Interests, TcpStream};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::net::Shutdown;
+use std::net::{self, Shutdown};
 use std::thread;
 
 /// A byte that depends on its place, with a period that no buffer size has.
@@ -323,22 +324,29 @@ fn a_stream_that_connects_is_like_one_that_was_accepted() {
     assert_eq!((one, other), (*b"a", *b"b"));
 }
 
-/// There is no more to come, and so nothing to wait for.
+/// There is no more to come, and so nothing to wait for; whether the stream was asked to shut down, or a duplicate.
 #[test]
-fn what_we_have_shut_down_ourselves_has_ended() {
+fn what_was_shut_down_has_ended() {
     for was_registered_before in [false, true] {
-        let mut event_loop = Loop::new();
-        let (mut stream, mut peer) = pair();
-        if was_registered_before {
-            event_loop.register(&stream, 1);
-            peer.write_all(b"!").unwrap();
-            event_loop.expect(&[1]);
-            assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+        for is_by_duplicate in [false, true] {
+            let mut event_loop = Loop::new();
+            let (mut stream, mut peer) = pair();
+            if was_registered_before {
+                event_loop.register(&stream, 1);
+                peer.write_all(b"!").unwrap();
+                event_loop.expect(&[1]);
+                assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+            }
+            match is_by_duplicate {
+                false => stream.shutdown(Shutdown::Read).unwrap(),
+                true => net::TcpStream::from(duplicate(&stream))
+                    .shutdown(Shutdown::Read)
+                    .unwrap(),
+            }
+            event_loop.register(&stream, 2);
+            event_loop.expect(&[2]);
+            assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
         }
-        stream.shutdown(Shutdown::Read).unwrap();
-        event_loop.register(&stream, 2);
-        event_loop.expect(&[2]);
-        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
     }
 }
 

@@ -12,14 +12,19 @@ use std::thread;
 /// A stream that is registered for writing, and has no room. Returns how many bytes its peer has to read.
 fn full_pair(event_loop: &mut Loop, token: Token) -> (TcpStream, net::TcpStream, usize) {
     let (stream, peer) = pair();
-    let mut written = fill(&stream);
-    // The system may still be moving bytes to the peer's side. But where there is an event, there is room.
-    while event_loop.is_writable(&stream, token) {
-        let more = fill(&stream);
+    let written = fill(&stream) + fill_by_events(event_loop, &stream, token);
+    (stream, peer, written)
+}
+
+/// The system may still be moving bytes to the peer's side, and so make room. But where there is an event, there is room.
+fn fill_by_events(event_loop: &mut Loop, stream: &TcpStream, token: Token) -> usize {
+    let mut written = 0;
+    while event_loop.is_writable(stream, token) {
+        let more = fill(stream);
         assert_ne!(more, 0, "an event, and no room");
         written += more;
     }
-    (stream, peer, written)
+    written
 }
 
 fn read_all(mut peer: &net::TcpStream, len: usize) {
@@ -49,6 +54,18 @@ fn room_that_comes_later_gives_an_event() {
     read_all(&peer, written);
     event_loop.expect(&[1]);
     assert_eq!(stream.write(b"!").unwrap(), 1);
+}
+
+/// What the peer sends makes no room.
+#[test]
+fn a_full_stream_has_no_event_before_there_is_room() {
+    let mut event_loop = Loop::new();
+    let (stream, mut peer, written) = full_pair(&mut event_loop, 1);
+    peer.write_all(b"!").unwrap();
+    common::wait_for_data(&stream);
+    let written = written + fill_by_events(&mut event_loop, &stream, 2);
+    read_all(&peer, written);
+    event_loop.expect(&[2]);
 }
 
 #[test]

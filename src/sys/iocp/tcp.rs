@@ -143,9 +143,9 @@ impl Drop for TcpStream {
     fn drop(&mut self) {
         // `inner` is closed after this, so its number is still ours.
         self.to_read.cancel(true); // [take-back]
-        self.to_write
-            .get()
-            .inspect(|operation| operation.cancel(true));
+        if let Some(to_write) = self.to_write.get() {
+            to_write.cancel(true);
+        }
     }
 }
 
