@@ -66,13 +66,17 @@
 
 mod event;
 pub mod guide;
+mod listener;
 mod poll;
+mod source;
 mod stream;
 mod sys;
 
 pub use event::{Event, Events, Interests, Token};
+pub use listener::TcpListener;
 pub use poll::{Poll, Registrator};
-pub use stream::TcpStream;
+pub use source::Source;
+pub use stream::{Connecting, TcpStream};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

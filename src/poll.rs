@@ -3,7 +3,7 @@
 //! A word in brackets in a comment marks a step to which the [guide](crate::guide::ch4_life#the-marks) refers.
 
 use crate::sys::Selector;
-use crate::{Events, Interests, TcpStream, Token};
+use crate::{Events, Interests, Source, Token};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -222,14 +222,14 @@ impl Registrator {
     /// ```
     pub fn register(
         &self,
-        stream: &TcpStream,
+        source: &impl Source,
         token: Token,
         interests: Interests,
     ) -> io::Result<()> {
         if self.closing.is_closed() {
             return Err(closed());
         }
-        self.selector.register(&stream.0, token, interests)
+        source.register(&self.selector, token, interests)
     }
 
     /// Closes the loop: a `poll` that runs returns at once, and from now on `poll`, `register` and `close_loop` return

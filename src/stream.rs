@@ -3,7 +3,7 @@
 use crate::sys;
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::net::{self, Shutdown, ToSocketAddrs};
+use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 
 /// A TCP connection that can be registered with a [`Poll`](crate::Poll).
 ///
@@ -51,12 +51,40 @@ use std::net::{self, Shutdown, ToSocketAddrs};
 /// assert_eq!(text, "good morning");
 /// # std::io::Result::Ok(())
 /// ```
-pub struct TcpStream(pub(crate) sys::TcpStream);
+pub struct TcpStream(pub(crate) sys::Source<net::TcpStream>);
 
 impl TcpStream {
     /// Opens a connection; blocks until it is there. As [`std::net::TcpStream::connect`], errors included.
     pub fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         net::TcpStream::connect(addr).map(TcpStream::from)
+    }
+
+    /// Starts a connection, and returns at once. [Register](crate::Registrator::register) the connection for
+    /// [`WRITABLE`](crate::Interests::WRITABLE), and call [`finish`](Connecting::finish) after the event.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system. Where the peer is on the same machine, a BSD may say here that the connection is refused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use minimio::{Events, Interests, Poll, TcpListener, TcpStream};
+    /// use std::io::Write;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let mut poll = Poll::new()?;
+    /// let mut events = Events::with_capacity(8);
+    ///
+    /// let connecting = TcpStream::start_connect(listener.local_addr()?)?;
+    /// poll.registrator().register(&connecting, 1, Interests::WRITABLE)?;
+    /// poll.poll(&mut events, None)?;
+    /// let mut stream = connecting.finish()?;
+    /// stream.write_all(b"hello")?; // a non-blocking stream, but there is room for five bytes
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn start_connect(addr: SocketAddr) -> io::Result<Connecting> {
+        sys::start_connect(addr).map(|socket| Connecting(sys::Source::connecting(socket)))
     }
 
     /// Whether a read that finds nothing returns [`WouldBlock`](io::ErrorKind::WouldBlock) (`true`) or waits (`false`,
@@ -76,6 +104,68 @@ impl TcpStream {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
     }
+
+    /// The address of this end of the connection.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.inner.local_addr()
+    }
+
+    /// The address of the peer's end of the connection.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.inner.peer_addr()
+    }
+
+    /// The error that the system keeps for the next call, if there is one. Afterwards there is none. As
+    /// [`std::net::TcpStream::take_error`].
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.0.inner.take_error()
+    }
+
+    /// Whether small writes are sent at once (`true`) or may wait a little for more (`false`, the default). As
+    /// [`std::net::TcpStream::set_nodelay`].
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.0.inner.set_nodelay(nodelay)
+    }
+}
+
+/// A connection that is being made, by [`TcpStream::start_connect`].
+///
+/// It is no stream yet, so that nothing can be read, written or asked before there is a connection. Dropping it gives the
+/// connection up.
+pub struct Connecting(pub(crate) sys::Source<net::TcpStream>);
+
+impl Connecting {
+    /// The stream, which is in non-blocking mode. It belongs to the `Poll` with which the connection was registered.
+    ///
+    /// Call it after the event. If the connection is not there yet, it is given up.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::WouldBlock`]: the connection is still being made.
+    /// - The reason why there is no connection, such as [`ErrorKind::ConnectionRefused`], [`ErrorKind::TimedOut`],
+    ///   [`ErrorKind::HostUnreachable`] or [`ErrorKind::NetworkUnreachable`].
+    pub fn finish(self) -> io::Result<TcpStream> {
+        // The reason is kept for one call. Calling `connect` again to ask would start another attempt on some systems.
+        if let Some(reason) = self.0.inner.take_error()? {
+            return Err(reason);
+        }
+        match self.0.inner.peer_addr() {
+            Ok(_) => Ok(TcpStream(self.0)),
+            // macOS may say `EINVAL`.
+            Err(error)
+                if [ErrorKind::NotConnected, ErrorKind::InvalidInput].contains(&error.kind()) =>
+            {
+                Err(ErrorKind::WouldBlock.into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl fmt::Debug for Connecting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.inner.fmt(f)
+    }
 }
 
 impl TcpStream {
@@ -93,7 +183,7 @@ impl TcpStream {
 
 impl From<net::TcpStream> for TcpStream {
     fn from(inner: net::TcpStream) -> TcpStream {
-        TcpStream(sys::TcpStream::new(inner))
+        TcpStream(sys::Source::stream(inner))
     }
 }
 

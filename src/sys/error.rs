@@ -14,6 +14,13 @@ pub fn failed_with(call: &'static str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), FailedCall { call, error })
 }
 
+/// The same for an error that came as a number.
+#[cold]
+#[allow(dead_code)] // epoll reports none
+pub fn failed_with_code(call: &'static str, code: i32) -> io::Error {
+    failed_with(call, io::Error::from_raw_os_error(code))
+}
+
 #[derive(Debug)]
 struct FailedCall {
     call: &'static str,

@@ -81,13 +81,19 @@ compile_error!(
     "minimio has no backend for this target: it knows epoll (Linux, Android), kqueue (macOS, iOS, the BSDs) and IOCP (Windows)"
 );
 
+mod connect;
 mod error;
 #[cfg(unix)]
 mod unix;
 
 #[cfg(unix)]
 use backend::Entries;
-pub use backend::{RawEvent, Selector, TcpStream};
+#[cfg(windows)]
+pub use backend::Source;
+pub use backend::{RawEvent, Selector};
+pub use connect::start_connect;
+#[cfg(unix)]
+pub use unix::Source;
 
 use std::io::{self, IoSliceMut, Read};
 use std::net;

@@ -12,11 +12,10 @@
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
 
-pub use super::unix::TcpStream;
 pub use ffi::epoll_event as RawEvent;
 
 use super::error::failed;
-use super::unix::{failed_wait, owned_fd, write};
+use super::unix::{Source, failed_wait, owned_fd, write};
 use crate::{Event, Interests, Token};
 use ffi::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
 use ffi::{EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM};
@@ -73,23 +72,23 @@ impl Selector {
     }
 
     /// A one-shot entry stays in the queue after its event, only disabled. So it is added once, and modified ever after.
-    pub fn register(
+    pub fn register<S: AsFd>(
         &self,
-        stream: &TcpStream,
+        source: &Source<S>,
         token: Token,
         interests: Interests,
     ) -> io::Result<()> {
-        let [to_read, to_write] = &stream.entries;
+        let [to_read, to_write] = &source.entries;
         let (queue, events, entry) = if interests.is_readable() {
             (&self.readers, READABLE_ONCE, to_read)
         } else {
             self.has_writers.store(true, SeqCst);
             (&self.writers, WRITABLE_ONCE, to_write)
         };
-        let (fd, data) = (stream.inner.as_fd(), token as u64); // [token]
+        let (fd, data) = (source.inner.as_fd(), token as u64); // [token]
         let (event, me) = (RawEvent { events, data }, ptr::from_ref(self).addr());
         if entry.load(SeqCst) != me {
-            stream.attach(&self.me)?;
+            source.attach(&self.me)?;
             return add(queue, fd, event).inspect(|()| entry.store(me, SeqCst));
         }
         epoll_ctl(queue, EPOLL_CTL_MOD, fd, event) // [arm]
@@ -127,11 +126,11 @@ impl Selector {
 
     /// Closing the descriptor would be enough if it had no duplicate. But epoll watches the open file behind it, and a
     /// duplicate keeps that open.
-    pub fn deregister(&self, stream: BorrowedFd<'_>, entries: &Entries) {
+    pub fn deregister(&self, source: BorrowedFd<'_>, entries: &Entries) {
         let nothing = RawEvent { events: 0, data: 0 };
         let queues = [&self.readers, &self.writers].into_iter().zip(entries);
         for (queue, _) in queues.filter(|(_, entry)| entry.load(SeqCst) != 0) {
-            let _ = epoll_ctl(queue, EPOLL_CTL_DEL, stream, nothing); // [take-back]
+            let _ = epoll_ctl(queue, EPOLL_CTL_DEL, source, nothing); // [take-back]
         }
     }
 }

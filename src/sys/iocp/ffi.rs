@@ -67,6 +67,70 @@ pub struct WSABUF {
     pub buf: *mut c_char,
 }
 
+/// What Winsock says of itself.
+/// <https://learn.microsoft.com/windows/win32/api/winsock2/ns-winsock2-wsadata>
+#[repr(C)]
+pub struct WSADATA {
+    pub wVersion: u16,
+    pub wHighVersion: u16,
+    #[cfg(target_pointer_width = "64")]
+    pub iMaxSockets: u16,
+    #[cfg(target_pointer_width = "64")]
+    pub iMaxUdpDg: u16,
+    #[cfg(target_pointer_width = "64")]
+    pub lpVendorInfo: *mut c_char,
+    pub szDescription: [c_char; 257],
+    pub szSystemStatus: [c_char; 129],
+    #[cfg(target_pointer_width = "32")]
+    pub iMaxSockets: u16,
+    #[cfg(target_pointer_width = "32")]
+    pub iMaxUdpDg: u16,
+    #[cfg(target_pointer_width = "32")]
+    pub lpVendorInfo: *mut c_char,
+}
+
+pub type sa_family_t = u16;
+
+/// An IPv4 address and port, both in network byte order.
+/// <https://learn.microsoft.com/windows/win32/api/ws2def/ns-ws2def-sockaddr_in>
+#[repr(C)]
+pub struct sockaddr_in {
+    pub sin_family: sa_family_t,
+    pub sin_port: u16,
+    pub sin_addr: in_addr,
+    pub sin_zero: [c_char; 8],
+}
+
+#[repr(C)]
+pub struct in_addr {
+    pub s_addr: u32,
+}
+
+/// An IPv6 address and port, in network byte order, with the flow and the interface that it may need.
+/// <https://learn.microsoft.com/windows/win32/api/ws2ipdef/ns-ws2ipdef-sockaddr_in6_lh>
+#[repr(C)]
+pub struct sockaddr_in6 {
+    pub sin6_family: sa_family_t,
+    pub sin6_port: u16,
+    pub sin6_flowinfo: u32,
+    pub sin6_addr: in6_addr,
+    pub sin6_scope_id: u32,
+}
+
+#[repr(C, align(2))]
+pub struct in6_addr {
+    pub s6_addr: [u8; 16],
+}
+
+pub const AF_INET: c_int = 2;
+pub const AF_INET6: c_int = 23;
+pub const SOCK_STREAM: c_int = 1;
+/// Operations on the socket can be overlapped.
+pub const WSA_FLAG_OVERLAPPED: u32 = 0x01;
+/// The socket is not inherited by programs that we start. (Since Windows 7 with Service Pack 1.)
+pub const WSA_FLAG_NO_HANDLE_INHERIT: u32 = 0x80;
+pub const INVALID_SOCKET: SOCKET = SOCKET::MAX;
+
 pub const INVALID_HANDLE_VALUE: HANDLE = -1isize as HANDLE;
 /// A timeout without end.
 pub const INFINITE: u32 = u32::MAX;
@@ -132,6 +196,24 @@ unsafe extern "system" {
 
 #[link(name = "ws2_32")]
 unsafe extern "system" {
+    /// Starts Winsock, in this version at least.
+    /// <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsastartup>
+    pub fn WSAStartup(wVersionRequested: u16, lpWSAData: *mut WSADATA) -> c_int;
+
+    /// Makes a socket. <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsasocketw>
+    pub fn WSASocketW(
+        af: c_int,
+        r#type: c_int,
+        protocol: c_int,
+        lpProtocolInfo: *const c_void,
+        g: u32,
+        dwFlags: u32,
+    ) -> SOCKET;
+
+    /// Starts a connection; on a non-blocking socket, does not wait for it.
+    /// <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-connect>
+    pub fn connect(s: SOCKET, name: *const c_void, namelen: c_int) -> c_int;
+
     /// Starts a receive into buffers that are the kernel's until it is complete.
     /// <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsarecv>
     pub fn WSARecv(

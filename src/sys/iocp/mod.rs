@@ -7,7 +7,7 @@
 //! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
 //! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
-//! stream's [`Operation`] until [`read`](TcpStream) hands them out. That costs a buffer for every stream, 40 MB for
+//! stream's [`Operation`] until [`read`](Source) hands them out. That costs a buffer for every stream, 40 MB for
 //! 10,000 of them; and while a receive waits, the pages of its buffer stay in physical memory.
 //!
 //! "The stream can be written to" is no operation that could end: a write which is lent to the kernel would have to outlive
@@ -15,17 +15,19 @@
 //! an operation, too. It could be asked about reading as well, as mio and wepoll do. That needs no buffer, but it hides the
 //! lesson: what is lent to the kernel is the kernel's, until it says that it is done.
 //!
-//! This file has the port, `operation.rs` what is lent and when, `tcp.rs` the stream, and `afd.rs` the question to AFD.
+//! This file has the port, `operation.rs` what is lent and when, `tcp.rs` the sources, `afd.rs` the question to AFD, and `socket.rs`
+//! the sockets that we make ourselves.
 //! Locks are taken in one order, so that no two threads wait for each other: the selector's `inbox`, then an operation's
 //! `state`, then the selector's `operations`.
 
 mod afd;
 #[cfg_attr(feature = "trace", path = "traced.rs")]
-mod ffi;
+pub mod ffi;
 mod operation;
+pub mod socket;
 mod tcp;
 
-pub use tcp::TcpStream;
+pub use tcp::Source;
 
 use super::error::{belongs_to_another, failed};
 use crate::{Event, Interests, Token};
@@ -33,7 +35,7 @@ use ffi::OVERLAPPED_ENTRY;
 use operation::Operation;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle, RawSocket};
+use std::os::windows::io::{AsRawHandle, AsRawSocket, FromRawHandle, OwnedHandle, RawSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use std::{iter, mem, ptr};
@@ -91,13 +93,13 @@ impl Selector {
         }))
     }
 
-    pub fn register(
+    pub fn register<S: AsRawSocket>(
         &self,
-        stream: &TcpStream,
+        source: &Source<S>,
         token: Token,
         interests: Interests,
     ) -> io::Result<()> {
-        stream.operation(self, interests)?.register(self, token)
+        source.operation(self, interests)?.register(self, token)
     }
 
     pub fn select(&self, events: &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()> {

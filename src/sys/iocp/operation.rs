@@ -16,13 +16,14 @@
 //! While `Lent`, the kernel may write to the `OVERLAPPED` and to what is lent with it, even after the source was dropped.
 //! So there are two references to an [`Operation`]: the source's, and one in the selector on the kernel's behalf.
 
-use super::super::error;
+use super::super::error::failed_with_code;
 use super::{RawEvent, Selector, afd, ffi, last_error, lock, post_packet};
 use crate::{Interests, Token};
 use std::cell::UnsafeCell;
 use std::io::{self, ErrorKind, IoSliceMut, Read};
 use std::mem;
 use std::ops::Range;
+use std::os::windows::io::RawSocket;
 use std::ptr;
 use std::sync::{Arc, Mutex};
 
@@ -88,23 +89,23 @@ unsafe impl Sync for Operation {}
 
 impl Operation {
     /// Waits until a stream can be read, by receiving.
-    pub fn receiving(socket: ffi::SOCKET) -> Arc<Operation> {
+    pub fn receiving(socket: RawSocket) -> Arc<Operation> {
         let buffer = Box::new(UnsafeCell::new([0; BUFFER_SIZE]));
         Operation::new(socket, Interests::READABLE, Lent::Buffer(buffer))
     }
 
     /// Waits for anything else, by asking AFD.
-    pub fn asking(socket: ffi::SOCKET, interests: Interests) -> Arc<Operation> {
-        let question = UnsafeCell::new(afd::question(socket, interests));
+    pub fn asking(socket: RawSocket, interests: Interests) -> Arc<Operation> {
+        let question = UnsafeCell::new(afd::question(socket as ffi::SOCKET, interests));
         Operation::new(socket, interests, Lent::Question(question))
     }
 
-    fn new(socket: ffi::SOCKET, interests: Interests, lent: Lent) -> Arc<Operation> {
+    fn new(socket: RawSocket, interests: Interests, lent: Lent) -> Arc<Operation> {
         Arc::new(Operation {
             // SAFETY: all of it may be zero.
             overlapped: unsafe { mem::zeroed() },
             lent,
-            socket,
+            socket: socket as ffi::SOCKET,
             interests,
             state: Mutex::default(),
         })
@@ -143,9 +144,9 @@ impl Operation {
         lock(&selector.operations).remove(&self.address());
         state.phase = Phase::Idle;
         match (&self.lent, code) {
-            (Lent::Question(_), _) => Err(failed_with("NtDeviceIoControlFile", code)),
+            (Lent::Question(_), _) => Err(failed_with_code("NtDeviceIoControlFile", code)),
             // The system has no room for the receive, which says nothing about the stream.
-            (_, ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK) => Err(failed_with("WSARecv", code)),
+            (_, ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK) => Err(failed_with_code("WSARecv", code)),
             _ => {
                 state.unread = Some(Err(code));
                 self.post(selector, state)
@@ -319,8 +320,4 @@ unsafe fn wsa_recv(
         (0, _) | (_, ffi::WSA_IO_PENDING) => Ok(()),
         (_, error) => Err(error),
     }
-}
-
-fn failed_with(call: &'static str, code: i32) -> io::Error {
-    error::failed_with(call, io::Error::from_raw_os_error(code))
 }

@@ -1,4 +1,4 @@
-//! The stream: `std`'s, and the operations with which it waits.
+//! The source: one of `std`'s sockets, and the operations with which it waits.
 
 use super::super::error::belongs_to_another;
 use super::super::recv_vectored;
@@ -6,14 +6,15 @@ use super::operation::Operation;
 use super::{Selector, associate_with_port, ffi, lock};
 use crate::Interests;
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::net::{self, Shutdown};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 
-pub struct TcpStream {
-    pub inner: net::TcpStream,
+pub struct Source<S: AsRawSocket> {
+    pub inner: S,
+    /// Windows does not tell. (Only a read has to know.)
     is_nonblocking: AtomicBool,
     /// Whose port the socket belongs to, from the first registration on.
     selector: OnceLock<Weak<Selector>>,
@@ -22,18 +23,18 @@ pub struct TcpStream {
     to_write: OnceLock<Arc<Operation>>,
 }
 
-impl TcpStream {
-    pub fn new(inner: net::TcpStream) -> TcpStream {
-        TcpStream {
-            to_read: Operation::receiving(inner.as_raw_socket() as ffi::SOCKET),
-            to_write: OnceLock::new(),
-            selector: OnceLock::new(),
-            is_nonblocking: AtomicBool::new(false),
+impl<S: AsRawSocket> Source<S> {
+    fn new(inner: S, is_nonblocking: bool, to_read: Arc<Operation>) -> Source<S> {
+        Source {
             inner,
+            is_nonblocking: AtomicBool::new(is_nonblocking),
+            selector: OnceLock::new(),
+            to_read,
+            to_write: OnceLock::new(),
         }
     }
 
-    /// The operation that waits in this direction, if the stream belongs to this selector; from now on it does, if it
+    /// The operation that waits in this direction, if the source belongs to this selector; from now on it does, if it
     /// belonged to none.
     pub(super) fn operation(
         &self,
@@ -55,7 +56,7 @@ impl TcpStream {
     }
 
     fn to_write(&self) -> &Arc<Operation> {
-        let socket = self.inner.as_raw_socket() as ffi::SOCKET;
+        let socket = self.inner.as_raw_socket();
         let operation = || Operation::asking(socket, Interests::WRITABLE);
         self.to_write.get_or_init(operation)
     }
@@ -74,6 +75,36 @@ impl TcpStream {
 
     fn selector(&self) -> Option<Arc<Selector>> {
         self.selector.get().and_then(Weak::upgrade)
+    }
+}
+
+impl<S: AsRawSocket> Drop for Source<S> {
+    fn drop(&mut self) {
+        // `inner` is closed after this, so its number is still ours.
+        self.to_read.cancel(true); // [take-back]
+        if let Some(to_write) = self.to_write.get() {
+            to_write.cancel(true);
+        }
+    }
+}
+
+impl Source<TcpListener> {
+    pub fn listener(inner: TcpListener) -> Source<TcpListener> {
+        let to_accept = Operation::asking(inner.as_raw_socket(), Interests::READABLE);
+        Source::new(inner, false, to_accept)
+    }
+}
+
+impl Source<TcpStream> {
+    pub fn stream(inner: TcpStream) -> Source<TcpStream> {
+        let to_read = Operation::receiving(inner.as_raw_socket());
+        Source::new(inner, false, to_read)
+    }
+
+    /// A stream that is non-blocking already.
+    pub fn connecting(inner: TcpStream) -> Source<TcpStream> {
+        let to_read = Operation::receiving(inner.as_raw_socket());
+        Source::new(inner, true, to_read)
     }
 
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
@@ -139,24 +170,20 @@ impl TcpStream {
     }
 }
 
-impl Drop for TcpStream {
-    fn drop(&mut self) {
-        // `inner` is closed after this, so its number is still ours.
-        self.to_read.cancel(true); // [take-back]
-        if let Some(to_write) = self.to_write.get() {
-            to_write.cancel(true);
+macro_rules! as_socket {
+    ($($source:ty),*) => {$(
+        impl AsSocket for $source {
+            fn as_socket(&self) -> BorrowedSocket<'_> {
+                self.0.inner.as_socket()
+            }
         }
-    }
+
+        impl AsRawSocket for $source {
+            fn as_raw_socket(&self) -> RawSocket {
+                self.0.inner.as_raw_socket()
+            }
+        }
+    )*};
 }
 
-impl AsSocket for crate::TcpStream {
-    fn as_socket(&self) -> BorrowedSocket<'_> {
-        self.0.inner.as_socket()
-    }
-}
-
-impl AsRawSocket for crate::TcpStream {
-    fn as_raw_socket(&self) -> RawSocket {
-        self.0.inner.as_raw_socket()
-    }
-}
+as_socket!(crate::TcpStream, crate::TcpListener, crate::Connecting);

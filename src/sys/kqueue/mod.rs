@@ -7,15 +7,14 @@
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
 
-pub use super::unix::TcpStream;
 pub use ffi::kevent as RawEvent;
 
-use super::error::{failed, failed_with};
-use super::unix::{failed_wait, owned_fd};
+use super::error::{failed, failed_with, failed_with_code};
+use super::unix::{Source, failed_wait, owned_fd};
 use crate::{Event, Interests, Token};
 use ffi::{EV_ADD, EV_ERROR, EV_ONESHOT, EV_RECEIPT, EVFILT_READ, EVFILT_WRITE};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::{mem, ptr};
 
@@ -47,18 +46,18 @@ impl Selector {
     /// A one-shot knote is deleted with its event, so each registration adds it. If the knote is still there, adding it
     /// again gives it the new token. (An event that has already fired is kept, so it may refer to data that has since
     /// been read.)
-    pub fn register(
+    pub fn register<S: AsFd>(
         &self,
-        stream: &TcpStream,
+        source: &Source<S>,
         token: Token,
         interests: Interests,
     ) -> io::Result<()> {
-        stream.attach(&self.me)?;
+        source.attach(&self.me)?;
         let filter = match interests.is_writable() {
             true => EVFILT_WRITE, // there is room in the send buffer, or the connection is broken
             false => EVFILT_READ, // there is something to read, or the end of the stream, or an error
         };
-        let mut change = change(stream.inner.as_raw_fd() as usize, filter);
+        let mut change = change(source.inner.as_fd().as_raw_fd() as usize, filter);
         change.flags |= EV_ONESHOT;
         change.udata = ptr::without_provenance_mut(token); // [token]
         kevent_change(&self.kqueue, change) // [arm]
@@ -171,7 +170,7 @@ fn kevent_change(kqueue: &OwnedFd, mut change: RawEvent) -> io::Result<()> {
         -1 => Err(failed("kevent")),
         1 if change.flags & EV_ERROR != 0 => match change.data as i32 {
             0 => Ok(()),
-            errno => Err(failed_with("kevent", io::Error::from_raw_os_error(errno))),
+            errno => Err(failed_with_code("kevent", errno)),
         },
         _ => Err(failed_with(
             "kevent: no receipt",

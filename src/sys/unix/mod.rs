@@ -1,5 +1,9 @@
-//! What the two readiness backends, epoll and kqueue, share: above all the stream. The kernel says *when* to read it,
-//! and moves no byte before we do, so all there is to do is to remember where it is registered.
+//! What the two readiness backends, epoll and kqueue, share: above all the source. The kernel says *when* to read, write or
+//! accept, and moves no byte before we do, so all there is to do is to remember where the source is registered.
+
+#[cfg_attr(feature = "trace", path = "traced.rs")]
+pub mod ffi;
+pub mod socket;
 
 use super::error::{belongs_to_another, failed, failed_with};
 #[cfg(feature = "trace")]
@@ -7,24 +11,57 @@ use super::trace;
 use super::{Entries, Selector, recv_vectored};
 use std::ffi::c_int;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
-use std::net::{self, Shutdown};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{OnceLock, Weak};
 
-pub struct TcpStream {
-    pub inner: net::TcpStream,
+/// One of `std`'s sockets, and what we remember of its registration.
+pub struct Source<S: AsFd> {
+    pub inner: S,
     selector: OnceLock<Weak<Selector>>,
-    /// What the selector remembers of the stream.
+    /// What the selector remembers of the source.
+    #[allow(dead_code)] // a kqueue has nothing to remember
     pub(super) entries: Entries,
 }
 
-impl TcpStream {
-    pub fn new(inner: net::TcpStream) -> TcpStream {
-        TcpStream {
+impl<S: AsFd> Source<S> {
+    fn new(inner: S) -> Source<S> {
+        Source {
             inner,
             selector: OnceLock::new(),
             entries: Entries::default(),
         }
+    }
+
+    /// From now on, the source belongs to this selector. An error says that it belongs to another one.
+    #[cold]
+    pub(super) fn attach(&self, selector: &Weak<Selector>) -> io::Result<()> {
+        let mine = self.selector.get_or_init(|| selector.clone()); // [first]
+        // [own]
+        match mine.ptr_eq(selector) {
+            true => Ok(()),
+            false => Err(belongs_to_another()),
+        }
+    }
+}
+
+impl<S: AsFd> Drop for Source<S> {
+    fn drop(&mut self) {
+        // `inner` is closed after this, so its descriptor number is still ours.
+        if let Some(selector) = self.selector.get().and_then(Weak::upgrade) {
+            selector.deregister(self.inner.as_fd(), &self.entries);
+        }
+    }
+}
+
+impl Source<TcpStream> {
+    pub fn stream(inner: TcpStream) -> Source<TcpStream> {
+        Source::new(inner)
+    }
+
+    /// A stream that is non-blocking already.
+    pub fn connecting(inner: TcpStream) -> Source<TcpStream> {
+        Source::new(inner)
     }
 
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
@@ -49,39 +86,31 @@ impl TcpStream {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.inner.shutdown(how)
     }
+}
 
-    /// From now on, the stream belongs to this selector. An error says that it belongs to another one.
-    #[cold]
-    pub(super) fn attach(&self, selector: &Weak<Selector>) -> io::Result<()> {
-        let mine = self.selector.get_or_init(|| selector.clone()); // [first]
-        // [own]
-        match mine.ptr_eq(selector) {
-            true => Ok(()),
-            false => Err(belongs_to_another()),
+impl Source<TcpListener> {
+    pub fn listener(inner: TcpListener) -> Source<TcpListener> {
+        Source::new(inner)
+    }
+}
+
+macro_rules! as_fd {
+    ($($source:ty),*) => {$(
+        impl AsFd for $source {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.0.inner.as_fd()
+            }
         }
-    }
-}
 
-impl Drop for TcpStream {
-    fn drop(&mut self) {
-        // `inner` is closed after this, so its descriptor number is still ours.
-        if let Some(selector) = self.selector.get().and_then(Weak::upgrade) {
-            selector.deregister(self.inner.as_fd(), &self.entries);
+        impl AsRawFd for $source {
+            fn as_raw_fd(&self) -> RawFd {
+                self.0.inner.as_raw_fd()
+            }
         }
-    }
+    )*};
 }
 
-impl AsFd for crate::TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.inner.as_fd()
-    }
-}
-
-impl AsRawFd for crate::TcpStream {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.inner.as_raw_fd()
-    }
-}
+as_fd!(crate::TcpStream, crate::TcpListener, crate::Connecting);
 
 /// The owner of what this call has made.
 ///

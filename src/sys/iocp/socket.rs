@@ -1,0 +1,51 @@
+//! Making a socket that does not block and is not inherited, and starting its connection.
+
+use super::super::error::failed_with_code;
+use super::{ffi, last_error};
+use std::ffi::c_int;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::TcpStream;
+use std::os::windows::io::{AsRawSocket, FromRawSocket, RawSocket};
+use std::ptr;
+use std::sync::OnceLock;
+
+pub fn new_socket(family: c_int) -> io::Result<TcpStream> {
+    start_winsock()?;
+    let flags = ffi::WSA_FLAG_OVERLAPPED | ffi::WSA_FLAG_NO_HANDLE_INHERIT;
+    // SAFETY: the pointer may be null, and a socket that was made just now has no owner.
+    let socket = unsafe {
+        match ffi::WSASocketW(family, ffi::SOCK_STREAM, 0, ptr::null(), 0, flags) {
+            ffi::INVALID_SOCKET => return Err(failed_with_code("WSASocketW", last_error())),
+            socket => TcpStream::from_raw_socket(socket as RawSocket),
+        }
+    };
+    socket.set_nonblocking(true).map(|()| socket)
+}
+
+/// `std` starts Winsock with its own first socket, and until then there may be none. To start it twice does no harm.
+fn start_winsock() -> io::Result<()> {
+    static RESULT: OnceLock<c_int> = OnceLock::new();
+    let start = || {
+        // SAFETY: Winsock writes to the struct before the call returns. Nothing in it is of interest.
+        unsafe { ffi::WSAStartup(0x0202, MaybeUninit::uninit().as_mut_ptr()) }
+    };
+    match RESULT.get_or_init(start) {
+        0 => Ok(()),
+        error => Err(failed_with_code("WSAStartup", *error)),
+    }
+}
+
+/// That the connection is still being made is no failure.
+pub fn connect<T>(socket: &TcpStream, address: &T) -> io::Result<()> {
+    let (socket, len) = (
+        socket.as_raw_socket() as ffi::SOCKET,
+        size_of::<T>() as c_int,
+    );
+    // SAFETY: the socket is open, and `address` is used until the call returns.
+    let result = unsafe { ffi::connect(socket, (&raw const *address).cast(), len) };
+    match (result, last_error()) {
+        (0, _) | (_, ffi::WSAEWOULDBLOCK) => Ok(()),
+        (_, error) => Err(failed_with_code("connect", error)),
+    }
+}

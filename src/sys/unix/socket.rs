@@ -1,0 +1,53 @@
+//! Making a socket that does not block and is not inherited, and starting its connection.
+
+use super::super::error::failed_with;
+use super::{ffi, owned_fd};
+use std::ffi::c_int;
+use std::io::{self, ErrorKind};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+
+#[cfg(not(any(target_os = "macos", target_os = "ios")))]
+pub fn new_socket(family: c_int) -> io::Result<TcpStream> {
+    let kind = ffi::SOCK_STREAM | ffi::SOCK_CLOEXEC | ffi::SOCK_NONBLOCK;
+    // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
+    let socket = unsafe { owned_fd("socket", ffi::socket(family, kind, 0))? };
+    Ok(socket.into())
+}
+
+/// Apple's `socket` knows no flags, so that there is a moment in which another thread's child inherits the socket.
+#[cfg(any(target_os = "macos", target_os = "ios"))]
+pub fn new_socket(family: c_int) -> io::Result<TcpStream> {
+    // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
+    let socket = unsafe { owned_fd("socket", ffi::socket(family, ffi::SOCK_STREAM, 0))? };
+    let (fd, yes, len) = (socket.as_raw_fd(), 1 as c_int, size_of::<c_int>() as u32);
+    let (option, value) = (ffi::SO_NOSIGPIPE, (&raw const yes).cast());
+    // SAFETY: the descriptor is open, a number is what the command takes, and `yes` is used until the call returns.
+    let results = unsafe {
+        [
+            ("fcntl", ffi::fcntl(fd, ffi::F_SETFD, ffi::FD_CLOEXEC)),
+            (
+                "setsockopt",
+                ffi::setsockopt(fd, ffi::SOL_SOCKET, option, value, len),
+            ),
+        ]
+    };
+    if let Some((call, _)) = results.iter().find(|(_, result)| *result == -1) {
+        return Err(failed_with(call, io::Error::last_os_error()));
+    }
+    let socket = TcpStream::from(socket);
+    socket.set_nonblocking(true).map(|()| socket)
+}
+
+/// That the connection is still being made is no failure. Neither is a signal: the kernel goes on.
+pub fn connect<T>(socket: &TcpStream, address: &T) -> io::Result<()> {
+    let (fd, len) = (socket.as_raw_fd(), size_of::<T>() as ffi::socklen_t);
+    // SAFETY: the descriptor is open, and `address` is used until the call returns.
+    let result = unsafe { ffi::connect(fd, (&raw const *address).cast(), len) };
+    match (result, io::Error::last_os_error()) {
+        (0, _) => Ok(()),
+        (_, error) if error.raw_os_error() == Some(ffi::EINPROGRESS) => Ok(()),
+        (_, error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+        (_, error) => Err(failed_with("connect", error)),
+    }
+}
