@@ -9,7 +9,7 @@ pub mod delayserver;
 pub mod os;
 pub mod random;
 
-use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
+use minimio::{Connecting, Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{self, SocketAddr, TcpListener};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
@@ -143,6 +143,18 @@ impl Loop {
             .expect("register");
     }
 
+    pub fn register_connecting(&self, connecting: &Connecting, token: Token) {
+        self.registrator
+            .register(connecting, token, Interests::WRITABLE)
+            .expect("register");
+    }
+
+    pub fn register_listener(&self, listener: &minimio::TcpListener, token: Token) {
+        self.registrator
+            .register(listener, token, Interests::READABLE)
+            .expect("register");
+    }
+
     /// The tokens of the next events, at least one. An event says which direction it is about.
     pub fn wait(&mut self) -> Vec<Token> {
         let n = self
@@ -160,6 +172,11 @@ impl Loop {
     /// Whether the stream has an event for writing now. If not, it remains registered.
     pub fn is_writable(&mut self, stream: &TcpStream, token: Token) -> bool {
         self.register_to_write(stream, token);
+        self.has_event(token)
+    }
+
+    /// Whether the event with this token comes now, the only one that may come.
+    pub fn has_event(&mut self, token: Token) -> bool {
         self.register(&self.fence.0, FENCE);
         let mut came = Vec::new();
         while !came.contains(&FENCE) {

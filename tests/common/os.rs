@@ -78,6 +78,7 @@ mod unix {
             value: *const Linger,
             len: c_uint,
         ) -> c_int;
+        fn listen(fd: c_int, backlog: c_int) -> c_int;
         fn poll(fds: *mut PollFd, nfds: NfdsT, timeout: c_int) -> c_int;
         fn getrlimit(resource: c_int, limit: *mut Rlimit) -> c_int;
         fn setrlimit(resource: c_int, limit: *const Rlimit) -> c_int;
@@ -86,8 +87,8 @@ mod unix {
         fn pthread_kill(thread: std::os::unix::thread::RawPthread, signum: c_int) -> c_int;
     }
 
-    pub fn duplicate(stream: &TcpStream) -> OwnedFd {
-        stream.as_fd().try_clone_to_owned().expect("dup")
+    pub fn duplicate(source: &impl AsFd) -> OwnedFd {
+        source.as_fd().try_clone_to_owned().expect("dup")
     }
 
     /// The number by which the system knows the stream. It will be given to another one when this one is closed.
@@ -105,6 +106,13 @@ mod unix {
         };
         // SAFETY: there is one entry, and it is used until the call returns.
         unsafe { poll(&mut socket, 1, timeout_ms) == 1 }
+    }
+
+    /// How many clients may wait to be accepted, about.
+    pub fn set_backlog(listener: &impl AsFd, backlog: c_int) {
+        // SAFETY: numbers are passed, and the descriptor is open.
+        let result = unsafe { listen(listener.as_fd().as_raw_fd(), backlog) };
+        assert_eq!(result, 0, "listen");
     }
 
     /// Makes closing it a reset, after which no side has to remember the connection for a while.
@@ -230,6 +238,7 @@ mod windows {
     #[link(name = "ws2_32")]
     unsafe extern "system" {
         fn setsockopt(s: usize, level: i32, name: i32, value: *const Linger, len: i32) -> i32;
+        fn listen(s: usize, backlog: i32) -> i32;
         fn WSAPoll(fds: *mut PollFd, nfds: u32, timeout: i32) -> i32;
     }
 
@@ -245,6 +254,13 @@ mod windows {
         unsafe { WSAPoll(&mut socket, 1, timeout_ms) == 1 }
     }
 
+    /// How many clients may wait to be accepted, about.
+    pub fn set_backlog(listener: &impl AsSocket, backlog: i32) {
+        let socket = listener.as_socket().as_raw_socket() as usize;
+        // SAFETY: numbers are passed, and the socket is open.
+        assert_eq!(unsafe { listen(socket, backlog) }, 0, "listen");
+    }
+
     /// Makes closing it a reset, after which no side has to remember the connection for a while.
     pub fn reset_when_closed(stream: &impl AsSocket) {
         let (socket, value) = (stream.as_socket().as_raw_socket() as usize, [1, 0]);
@@ -253,8 +269,8 @@ mod windows {
         assert_eq!(result, 0, "setsockopt");
     }
 
-    pub fn duplicate(stream: &TcpStream) -> OwnedSocket {
-        stream
+    pub fn duplicate(source: &impl AsSocket) -> OwnedSocket {
+        source
             .as_socket()
             .try_clone_to_owned()
             .expect("WSADuplicateSocket")
