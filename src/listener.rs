@@ -84,7 +84,7 @@ const LEFT: [ErrorKind; 2] = [ErrorKind::ConnectionAborted, ErrorKind::NotConnec
 
 impl From<net::TcpListener> for TcpListener {
     fn from(inner: net::TcpListener) -> TcpListener {
-        TcpListener(sys::Source::listener(inner))
+        TcpListener(inner.into())
     }
 }
 

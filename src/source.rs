@@ -25,10 +25,7 @@ use std::ops::Deref;
 /// ```
 pub trait Source: sealed::Source {}
 
-impl Source for TcpStream {}
-impl Source for TcpListener {}
-impl Source for Connecting {}
-impl<T: Deref<Target: Source>> Source for T {}
+impl<T: sealed::Source> Source for T {}
 
 pub mod sealed {
     use super::*;

@@ -84,7 +84,7 @@ impl TcpStream {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn start_connect(addr: SocketAddr) -> io::Result<Connecting> {
-        sys::start_connect(addr).map(|socket| Connecting(sys::Source::connecting(socket)))
+        sys::start_connect(addr).map(Connecting)
     }
 
     /// Whether a read that finds nothing returns [`WouldBlock`](io::ErrorKind::WouldBlock) (`true`) or waits (`false`,
@@ -183,7 +183,7 @@ impl TcpStream {
 
 impl From<net::TcpStream> for TcpStream {
     fn from(inner: net::TcpStream) -> TcpStream {
-        TcpStream(sys::Source::stream(inner))
+        TcpStream(inner.into())
     }
 }
 

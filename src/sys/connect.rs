@@ -1,5 +1,6 @@
 //! Starting a connection: the address as the system wants it, and the two calls.
 
+use super::Source;
 #[cfg(windows)]
 use super::iocp::{ffi, socket};
 #[cfg(unix)]
@@ -8,17 +9,17 @@ use std::ffi::c_int;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream};
 
-/// Returns at once, with a non-blocking socket whose connection is being made, or is there already.
-pub fn start_connect(addr: SocketAddr) -> io::Result<TcpStream> {
+/// Returns at once, with a non-blocking socket whose connection is being made, or has been made already.
+pub fn start_connect(addr: SocketAddr) -> io::Result<Source<TcpStream>> {
     match addr {
         SocketAddr::V4(addr) => start(ffi::AF_INET, &sockaddr_in(&addr)),
         SocketAddr::V6(addr) => start(ffi::AF_INET6, &sockaddr_in6(&addr)),
     }
 }
 
-fn start<T>(family: c_int, address: &T) -> io::Result<TcpStream> {
-    let socket = socket::new_socket(family)?;
-    socket::connect(&socket, address).map(|()| socket)
+fn start<T>(family: c_int, address: &T) -> io::Result<Source<TcpStream>> {
+    let source = socket::new_socket(family)?;
+    socket::connect(&source.inner, address).map(|()| source)
 }
 
 fn sockaddr_in(addr: &SocketAddrV4) -> ffi::sockaddr_in {

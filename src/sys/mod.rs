@@ -40,24 +40,14 @@ mod epoll;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(minimio_kqueue)))]
 use epoll as backend;
 
-#[cfg(any(
-    target_os = "macos",
-    target_os = "ios",
-    target_os = "freebsd",
-    target_os = "netbsd",
-    target_os = "openbsd",
-    target_os = "dragonfly",
-    minimio_kqueue // a kqueue made of epoll, for tests on Linux
+#[cfg(all(
+    unix,
+    any(not(any(target_os = "linux", target_os = "android")), minimio_kqueue)
 ))]
 mod kqueue;
-#[cfg(any(
-    target_os = "macos",
-    target_os = "ios",
-    target_os = "freebsd",
-    target_os = "netbsd",
-    target_os = "openbsd",
-    target_os = "dragonfly",
-    minimio_kqueue
+#[cfg(all(
+    unix,
+    any(not(any(target_os = "linux", target_os = "android")), minimio_kqueue)
 ))]
 use kqueue as backend;
 

@@ -5,8 +5,14 @@
 //! of the system's, and call those. So a line shows what was passed, and not what somebody meant to pass. For what we
 //! leave to `std`, a `recv` and a `write`, there is `traced!`.
 
+#[cfg(windows)]
+use super::iocp::ffi::{sockaddr_in, sockaddr_in6};
+#[cfg(unix)]
+use super::unix::ffi::{sockaddr_in, sockaddr_in6};
+use std::ffi::c_void;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use std::{net, thread};
@@ -232,6 +238,23 @@ impl<E: Display> Display for Events<'_, E> {
     }
 }
 
+/// The address that was passed to the system.
+///
+/// # Safety
+///
+/// `addr` points to a `sockaddr_in` or `sockaddr_in6`, and `len` is its size.
+pub unsafe fn socket_addr(addr: *const c_void, len: usize) -> SocketAddr {
+    if len == size_of::<sockaddr_in>() {
+        // SAFETY: as the caller says, here and below.
+        let addr = unsafe { &*addr.cast::<sockaddr_in>() };
+        let ip = Ipv4Addr::from(u32::from_be(addr.sin_addr.s_addr));
+        return (ip, u16::from_be(addr.sin_port)).into();
+    }
+    // SAFETY: see above.
+    let addr = unsafe { &*addr.cast::<sockaddr_in6>() };
+    (addr.sin6_addr.s6_addr, u16::from_be(addr.sin6_port)).into()
+}
+
 /// As the system calls it.
 pub struct Stream<'a>(pub &'a net::TcpStream);
 
@@ -260,6 +283,7 @@ impl Display for Fd {
 
 #[cfg(unix)]
 mod os {
+    use crate::sys::unix::ffi::EINPROGRESS;
     use std::ffi::c_int;
     use std::io::{Error, ErrorKind};
 
@@ -307,6 +331,7 @@ mod os {
             (24, _) => "EMFILE",
             (28, _) => "ENOSPC",
             (32, _) => "EPIPE",
+            (EINPROGRESS, _) => "EINPROGRESS",
             (_, ErrorKind::WouldBlock) => "EAGAIN",
             (_, ErrorKind::ConnectionRefused) => "ECONNREFUSED",
             (_, ErrorKind::ConnectionReset) => "ECONNRESET",

@@ -1,7 +1,7 @@
 //! Making a socket that does not block and is not inherited, and starting its connection.
 
 use super::super::error::failed_with_code;
-use super::{ffi, last_error};
+use super::{Source, ffi, last_error};
 use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use std::os::windows::io::{AsRawSocket, FromRawSocket, RawSocket};
 use std::ptr;
 use std::sync::OnceLock;
 
-pub fn new_socket(family: c_int) -> io::Result<TcpStream> {
+pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     start_winsock()?;
     let flags = ffi::WSA_FLAG_OVERLAPPED | ffi::WSA_FLAG_NO_HANDLE_INHERIT;
     // SAFETY: the pointer may be null, and a socket that was made just now has no owner.
@@ -20,7 +20,8 @@ pub fn new_socket(family: c_int) -> io::Result<TcpStream> {
             socket => TcpStream::from_raw_socket(socket as RawSocket),
         }
     };
-    socket.set_nonblocking(true).map(|()| socket)
+    let source = Source::from(socket);
+    source.set_nonblocking(true).map(|()| source)
 }
 
 /// `std` starts Winsock with its own first socket, and until then there may be none. To start it twice does no harm.

@@ -24,10 +24,10 @@ pub struct Source<S: AsRawSocket> {
 }
 
 impl<S: AsRawSocket> Source<S> {
-    fn new(inner: S, is_nonblocking: bool, to_read: Arc<Operation>) -> Source<S> {
+    fn waiting_by(to_read: Arc<Operation>, inner: S) -> Source<S> {
         Source {
             inner,
-            is_nonblocking: AtomicBool::new(is_nonblocking),
+            is_nonblocking: AtomicBool::new(false),
             selector: OnceLock::new(),
             to_read,
             to_write: OnceLock::new(),
@@ -88,25 +88,20 @@ impl<S: AsRawSocket> Drop for Source<S> {
     }
 }
 
-impl Source<TcpListener> {
-    pub fn listener(inner: TcpListener) -> Source<TcpListener> {
+impl From<TcpListener> for Source<TcpListener> {
+    fn from(inner: TcpListener) -> Source<TcpListener> {
         let to_accept = Operation::asking(inner.as_raw_socket(), Interests::READABLE);
-        Source::new(inner, false, to_accept)
+        Source::waiting_by(to_accept, inner)
+    }
+}
+
+impl From<TcpStream> for Source<TcpStream> {
+    fn from(inner: TcpStream) -> Source<TcpStream> {
+        Source::waiting_by(Operation::receiving(inner.as_raw_socket()), inner)
     }
 }
 
 impl Source<TcpStream> {
-    pub fn stream(inner: TcpStream) -> Source<TcpStream> {
-        let to_read = Operation::receiving(inner.as_raw_socket());
-        Source::new(inner, false, to_read)
-    }
-
-    /// A stream that is non-blocking already.
-    pub fn connecting(inner: TcpStream) -> Source<TcpStream> {
-        let to_read = Operation::receiving(inner.as_raw_socket());
-        Source::new(inner, true, to_read)
-    }
-
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.inner.set_nonblocking(nonblocking)?;
         self.is_nonblocking.store(nonblocking, SeqCst);

@@ -6,7 +6,7 @@
 #[path = "ffi.rs"]
 mod real;
 
-use crate::sys::trace::{Call, Events, Flags, Name, Timeout};
+use crate::sys::trace::{Call, Events, Flags, Name, Timeout, socket_addr};
 pub use real::*;
 use std::ffi::{c_int, c_void};
 use std::{fmt, slice};
@@ -80,6 +80,13 @@ const AFD_EVENTS: &[(u32, &str)] = &[
     (AFD_POLL_ACCEPT, "AFD_POLL_ACCEPT"),
     (AFD_POLL_CONNECT_FAIL, "AFD_POLL_CONNECT_FAIL"),
     (0x0020, "AFD_POLL_LOCAL_CLOSE"),
+];
+
+const FAMILIES: &[(i64, &str)] = &[(AF_INET as i64, "AF_INET"), (AF_INET6 as i64, "AF_INET6")];
+
+const SOCKET_FLAGS: &[(u32, &str)] = &[
+    (WSA_FLAG_OVERLAPPED, "WSA_FLAG_OVERLAPPED"),
+    (WSA_FLAG_NO_HANDLE_INHERIT, "WSA_FLAG_NO_HANDLE_INHERIT"),
 ];
 
 fn timeout(milliseconds: u32) -> Timeout {
@@ -177,6 +184,49 @@ pub unsafe fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_in
     let call = Call::make(0, || unsafe { real::CancelIoEx(hFile, lpOverlapped) });
     let (handle, operation, result) = (Handle(hFile), Operation(lpOverlapped), call.result);
     call.tell(format_args!("CancelIoEx({handle}, {operation})"), result)
+}
+
+pub unsafe fn WSAStartup(wVersionRequested: u16, lpWSAData: *mut WSADATA) -> c_int {
+    // It returns its error, and does not leave it for `WSAGetLastError`; so no result counts as failed here.
+    // SAFETY: as the caller says.
+    let call = Call::make(-1, || unsafe {
+        real::WSAStartup(wVersionRequested, lpWSAData)
+    });
+    let (major, minor) = (wVersionRequested & 0xff, wVersionRequested >> 8);
+    let result = call.result;
+    call.tell(format_args!("WSAStartup(version {major}.{minor})"), result)
+}
+
+pub unsafe fn WSASocketW(
+    af: c_int,
+    r#type: c_int,
+    protocol: c_int,
+    lpProtocolInfo: *const c_void,
+    g: u32,
+    dwFlags: u32,
+) -> SOCKET {
+    // SAFETY: as the caller says.
+    let call = Call::make(INVALID_SOCKET, || unsafe {
+        real::WSASocketW(af, r#type, protocol, lpProtocolInfo, g, dwFlags)
+    });
+    let (family, kind) = (
+        Name(af.into(), FAMILIES),
+        Name(r#type.into(), &[(SOCK_STREAM as i64, "SOCK_STREAM")]),
+    );
+    let (flags, made) = (Flags(dwFlags, SOCKET_FLAGS), Handle(call.result as HANDLE));
+    call.tell(
+        format_args!("WSASocketW({family}, {kind}, {protocol}, {flags})"),
+        made,
+    )
+}
+
+pub unsafe fn connect(s: SOCKET, name: *const c_void, namelen: c_int) -> c_int {
+    // SAFETY: as the caller says.
+    let call = Call::make(-1, || unsafe { real::connect(s, name, namelen) });
+    // SAFETY: the caller passes an address of one of our two kinds, and its length.
+    let addr = unsafe { socket_addr(name, namelen as usize) };
+    let result = call.result;
+    call.tell(format_args!("connect(socket {s:#x}, {addr})"), result)
 }
 
 pub unsafe fn WSARecv(

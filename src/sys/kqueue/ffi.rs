@@ -1,4 +1,4 @@
-//! What we need of `<sys/event.h>`, `<time.h>` and `<fcntl.h>`, under the names it has there.
+//! What we need of `<sys/event.h>` and `<time.h>`, under the names it has there.
 #![allow(non_camel_case_types)]
 
 use std::ffi::{c_int, c_long, c_uint, c_void};
@@ -70,9 +70,6 @@ pub const EV_ERROR: flags_t = 0x4000;
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
 pub const NOTE_TRIGGER: c_uint = 0x0100_0000;
 
-pub const F_SETFD: c_int = 2;
-pub const FD_CLOEXEC: c_int = 1;
-
 /// A span of time. <https://man.freebsd.org/cgi/man.cgi?query=clock_gettime&sektion=2>
 #[repr(C)]
 pub struct timespec {
@@ -108,7 +105,4 @@ unsafe extern "C" {
         nevents: count_t,
         timeout: *const timespec,
     ) -> c_int;
-
-    /// Sets a flag of a descriptor. <https://man.freebsd.org/cgi/man.cgi?query=fcntl&sektion=2>
-    pub fn fcntl(fd: c_int, cmd: c_int, ...) -> c_int;
 }

@@ -4,7 +4,7 @@
 #[path = "ffi.rs"]
 mod real;
 
-use crate::sys::trace::{Call, Error, Events, Fd, Flags, Name, Timeout};
+use crate::sys::trace::{Call, Error, Events, Fd, Flags, Timeout};
 pub use real::*;
 use std::ffi::{c_int, c_uint};
 use std::{fmt, slice};
@@ -73,18 +73,6 @@ pub unsafe fn kqueue() -> c_int {
     let call = Call::make(-1, || unsafe { real::kqueue() });
     let made = Fd(call.result);
     call.tell(format_args!("kqueue()"), made)
-}
-
-/// A number is what the one command that we use takes.
-pub unsafe fn fcntl(fd: c_int, cmd: c_int, flag: c_int) -> c_int {
-    // SAFETY: as the caller says.
-    let call = Call::make(-1, || unsafe { real::fcntl(fd, cmd, flag) });
-    let (cmd, flag, result) = (
-        Name(cmd.into(), &[(F_SETFD as i64, "F_SETFD")]),
-        Name(flag.into(), &[(FD_CLOEXEC as i64, "FD_CLOEXEC")]),
-        call.result,
-    );
-    call.tell(format_args!("fcntl(fd {fd}, {cmd}, {flag})"), result)
 }
 
 pub unsafe fn kevent(

@@ -108,10 +108,11 @@ mod numbers {
     pub const SOL_SOCKET: c_int = 0xffff;
     /// To write to a broken connection is an error then, and no signal.
     pub const SO_NOSIGPIPE: c_int = 0x1022;
-    pub const F_SETFD: c_int = 2;
-    pub const FD_CLOEXEC: c_int = 1;
 }
 pub use numbers::*;
+
+pub const F_SETFD: c_int = 2;
+pub const FD_CLOEXEC: c_int = 1;
 
 unsafe extern "C" {
     /// Makes a socket. <https://man7.org/linux/man-pages/man2/socket.2.html>
@@ -122,9 +123,7 @@ unsafe extern "C" {
     /// <https://man7.org/linux/man-pages/man2/connect.2.html>
     pub fn connect(sockfd: c_int, addr: *const sockaddr, addrlen: socklen_t) -> c_int;
 
-    /// Sets a flag of a descriptor.
-    /// <https://developer.apple.com/library/archive/documentation/System/Conceptual/ManPages_iPhoneOS/man2/fcntl.2.html>
-    #[cfg(any(target_os = "macos", target_os = "ios"))]
+    /// Sets a flag of a descriptor. <https://man.freebsd.org/cgi/man.cgi?query=fcntl&sektion=2>
     pub fn fcntl(fd: c_int, cmd: c_int, ...) -> c_int;
 
     /// Sets an option of a socket.

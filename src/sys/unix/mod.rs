@@ -11,7 +11,7 @@ use super::trace;
 use super::{Entries, Selector, recv_vectored};
 use std::ffi::c_int;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{OnceLock, Weak};
 
@@ -24,15 +24,17 @@ pub struct Source<S: AsFd> {
     pub(super) entries: Entries,
 }
 
-impl<S: AsFd> Source<S> {
-    fn new(inner: S) -> Source<S> {
+impl<S: AsFd> From<S> for Source<S> {
+    fn from(inner: S) -> Source<S> {
         Source {
             inner,
             selector: OnceLock::new(),
             entries: Entries::default(),
         }
     }
+}
 
+impl<S: AsFd> Source<S> {
     /// From now on, the source belongs to this selector. An error says that it belongs to another one.
     #[cold]
     pub(super) fn attach(&self, selector: &Weak<Selector>) -> io::Result<()> {
@@ -55,15 +57,6 @@ impl<S: AsFd> Drop for Source<S> {
 }
 
 impl Source<TcpStream> {
-    pub fn stream(inner: TcpStream) -> Source<TcpStream> {
-        Source::new(inner)
-    }
-
-    /// A stream that is non-blocking already.
-    pub fn connecting(inner: TcpStream) -> Source<TcpStream> {
-        Source::new(inner)
-    }
-
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.inner.set_nonblocking(nonblocking)
     }
@@ -85,12 +78,6 @@ impl Source<TcpStream> {
 
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.inner.shutdown(how)
-    }
-}
-
-impl Source<TcpListener> {
-    pub fn listener(inner: TcpListener) -> Source<TcpListener> {
-        Source::new(inner)
     }
 }
 

@@ -1,23 +1,23 @@
 //! Making a socket that does not block and is not inherited, and starting its connection.
 
 use super::super::error::failed_with;
-use super::{ffi, owned_fd};
+use super::{Source, ffi, owned_fd};
 use std::ffi::c_int;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 
 #[cfg(not(any(target_os = "macos", target_os = "ios")))]
-pub fn new_socket(family: c_int) -> io::Result<TcpStream> {
+pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     let kind = ffi::SOCK_STREAM | ffi::SOCK_CLOEXEC | ffi::SOCK_NONBLOCK;
     // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
     let socket = unsafe { owned_fd("socket", ffi::socket(family, kind, 0))? };
-    Ok(socket.into())
+    Ok(TcpStream::from(socket).into())
 }
 
 /// Apple's `socket` knows no flags, so that there is a moment in which another thread's child inherits the socket.
 #[cfg(any(target_os = "macos", target_os = "ios"))]
-pub fn new_socket(family: c_int) -> io::Result<TcpStream> {
+pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
     let socket = unsafe { owned_fd("socket", ffi::socket(family, ffi::SOCK_STREAM, 0))? };
     let (fd, yes, len) = (socket.as_raw_fd(), 1 as c_int, size_of::<c_int>() as u32);
@@ -36,7 +36,8 @@ pub fn new_socket(family: c_int) -> io::Result<TcpStream> {
         return Err(failed_with(call, io::Error::last_os_error()));
     }
     let socket = TcpStream::from(socket);
-    socket.set_nonblocking(true).map(|()| socket)
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 /// That the connection is still being made is no failure. Neither is a signal: the kernel goes on.
