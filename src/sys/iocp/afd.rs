@@ -9,29 +9,13 @@
 //! the other none (<https://github.com/python-trio/trio/blob/main/notes-to-self/afd-lab.py>). So there is one question for
 //! each socket, always the same.
 
-use super::ffi;
+use super::ffi::{self, HANDLE};
 use crate::Interests;
 use std::ptr;
 
-/// "Complete when there is room to send, or when the connection is broken, or could not be made." To read, a stream does
-/// not ask but receive; so to wait for reading is to wait for a client that a listener can accept.
-pub fn question(socket: ffi::SOCKET, interests: Interests) -> ffi::AFD_POLL_INFO {
-    let events = match interests.is_writable() {
-        true => ffi::AFD_POLL_SEND | ffi::AFD_POLL_ABORT | ffi::AFD_POLL_CONNECT_FAIL,
-        false => ffi::AFD_POLL_ACCEPT,
-    };
-    ffi::AFD_POLL_INFO {
-        Timeout: i64::MAX,
-        NumberOfHandles: 1,
-        Exclusive: 0,
-        Handles: [ffi::AFD_POLL_HANDLE_INFO {
-            Handle: socket as ffi::HANDLE,
-            Events: events,
-            Status: 0,
-        }],
-    }
-}
-
+/// Asks to complete when there is room to send, or the connection is broken, or could not be made. To read, a stream
+/// receives and does not ask; so what waits for reading here is a listener, for a client that it can accept.
+///
 /// # Safety
 ///
 /// The socket is open, and `place` and `overlapped` stay valid, and are used by the kernel alone, until the packet was
@@ -42,15 +26,28 @@ pub unsafe fn ask(
     place: *mut ffi::AFD_POLL_INFO,
     overlapped: *mut ffi::OVERLAPPED,
 ) -> Result<(), i32> {
-    let (handle, none) = (socket as ffi::HANDLE, ptr::null_mut());
-    let (place_, len) = (place.cast(), size_of::<ffi::AFD_POLL_INFO>() as u32);
-    // SAFETY: as the caller says. An `OVERLAPPED` begins with an `IO_STATUS_BLOCK`, and its address comes with the packet.
+    let (handle, none, code) = (socket as HANDLE, ptr::null_mut(), ffi::IOCTL_AFD_POLL);
+    let question = ffi::AFD_POLL_INFO {
+        Timeout: i64::MAX,
+        NumberOfHandles: 1,
+        Exclusive: 0,
+        Handles: [ffi::AFD_POLL_HANDLE_INFO {
+            Handle: handle,
+            Events: match interests.is_writable() {
+                true => ffi::AFD_POLL_SEND | ffi::AFD_POLL_ABORT | ffi::AFD_POLL_CONNECT_FAIL,
+                false => ffi::AFD_POLL_ACCEPT,
+            },
+            Status: 0,
+        }],
+    };
+    // An `OVERLAPPED` begins with an `IO_STATUS_BLOCK`, and its address comes with the packet.
+    let (status, packet) = (overlapped.cast(), overlapped.cast());
+    let (info, len) = (place.cast(), size_of_val(&question) as u32);
+    // SAFETY: as the caller says.
     unsafe {
-        *place = question(socket, interests);
-        let (status, packet) = (overlapped.cast(), overlapped.cast());
-        let code = ffi::IOCTL_AFD_POLL;
+        *place = question;
         match ffi::NtDeviceIoControlFile(
-            handle, none, None, packet, status, code, place_, len, place_, len,
+            handle, none, None, packet, status, code, info, len, info, len,
         ) {
             // Whatever the answer is, a packet comes, unless the status is an error: its two highest bits are set then.
             status if status as u32 >> 30 == 0b11 => Err(ffi::RtlNtStatusToDosError(status) as i32),

@@ -41,13 +41,13 @@ impl<S: AsRawSocket> Source<S> {
         selector: &Selector,
         interests: Interests,
     ) -> io::Result<&Arc<Operation>> {
-        if self.selector.get().is_none() {
-            self.attach(selector)?;
-        }
+        let mine = match self.selector.get() {
+            Some(mine) => mine,
+            None => self.attach(selector)?,
+        };
         // [own]
-        match self.selector.get() {
-            Some(mine) if mine.ptr_eq(&selector.me) => (),
-            _ => return Err(belongs_to_another()),
+        if !mine.ptr_eq(&selector.me) {
+            return Err(belongs_to_another());
         }
         Ok(match interests.is_writable() {
             true => self.to_write(),
@@ -62,15 +62,14 @@ impl<S: AsRawSocket> Source<S> {
     }
 
     #[cold]
-    fn attach(&self, selector: &Selector) -> io::Result<()> {
+    fn attach(&self, selector: &Selector) -> io::Result<&Weak<Selector>> {
         // This lock lets one thread at a time pass that registers with this selector. If another selector was first,
         // the system refuses.
         let _one_at_a_time = lock(&selector.operations);
         if self.selector.get().is_none() {
             associate_with_port(self.inner.as_raw_socket(), &selector.port)?; // [first]
         }
-        self.selector.get_or_init(|| selector.me.clone());
-        Ok(())
+        Ok(self.selector.get_or_init(|| selector.me.clone()))
     }
 
     fn selector(&self) -> Option<Arc<Selector>> {
@@ -126,42 +125,39 @@ impl Source<TcpStream> {
 
     /// Reads what is in the buffer; and when the buffer is empty, what is in the socket.
     pub fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if let Some(n) = self.read_buffer(bufs)? {
-            return Ok(n);
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(0); // on Windows, to receive nothing may mean to wait
+        }
+        loop {
+            match self.to_read.read_buffer(bufs) {
+                Ok(Some(n)) => return Ok(n),
+                Ok(None) => break,
+                Err(error)
+                    if error.kind() == ErrorKind::WouldBlock && self.get_buffer_back()? => {}
+                Err(error) => return Err(error),
+            }
         }
         let result = recv_vectored(&self.inner, bufs);
         self.to_read.end_direct_read(self.selector().as_deref());
         result
     }
 
-    fn read_buffer(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
-        if bufs.iter().all(|buf| buf.is_empty()) {
-            return Ok(Some(0)); // on Windows, to receive nothing may mean to wait
-        }
-        loop {
-            let result = self.to_read.read_buffer(bufs);
-            match result {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => (),
-                result => return result,
-            }
-            if self.is_nonblocking.load(SeqCst) {
-                self.dequeue_until_returned(0)?;
-                return self.to_read.read_buffer(bufs);
-            }
-            self.dequeue_until_returned(ffi::INFINITE)?;
-        }
-    }
-
-    /// Dequeues packets until the buffer has been returned. Perhaps no thread is in `select`.
-    fn dequeue_until_returned(&self, timeout_ms: u32) -> io::Result<()> {
+    /// Returns whether to look into the buffer again. Dequeues packets itself, because perhaps no thread is in `select`; and
+    /// waits for them, if the stream may block.
+    fn get_buffer_back(&self) -> io::Result<bool> {
         let to_read = &self.to_read;
+        let timeout_ms = match self.is_nonblocking.load(SeqCst) {
+            true => 0,
+            false => ffi::INFINITE,
+        };
         if let Some(selector) = self.selector() {
-            return selector.dequeue_until(|| !to_read.holds_up_reads(), timeout_ms);
+            selector.dequeue_until(|| !to_read.holds_up_reads(), timeout_ms)?;
+        } else {
+            // The loop is being dropped. What it has lent comes back soon, and what was put off will not start.
+            to_read.forget_deferred();
+            thread::yield_now();
         }
-        // The loop is being dropped. What it has lent comes back soon, and what was put off will not start.
-        to_read.forget_deferred();
-        thread::yield_now();
-        Ok(())
+        Ok(timeout_ms > 0 || !to_read.holds_up_reads())
     }
 }
 
