@@ -1,17 +1,17 @@
 /*
- * A stand-in for the BSD kqueue on Linux, built on epoll: enough to run a program that waits for sockets. README.md says
- * what it leaves out.
+ * A stand-in for the BSD kqueue on Linux, built on epoll: enough to run a program that waits for sockets. README.md
+ * says what it leaves out.
  *
- * As in a kernel, a knote becomes active when its filter has an event, and stays in the queue's ready list until kevent()
- * returns the event. Linux reports changes through epoll. A queue has one epoll set for EVFILT_READ and one for
- * EVFILT_WRITE, because an epoll set takes a descriptor only once; their entries are edge-triggered, so each change is
- * reported once. An eventfd, `wakeup`, is readable while the ready list has members, and when the queue was closed.
- * kevent() sleeps on these three without the lock. Everything else happens under one lock, so that a change is seen either
- * entirely before an event is returned or entirely after.
+ * As in a kernel, a knote becomes active when its filter has an event, and stays in the queue's ready list until
+ * kevent() returns the event. Linux reports changes through epoll. A queue has one epoll set for EVFILT_READ and one
+ * for EVFILT_WRITE, because an epoll set takes a descriptor only once; their entries are edge-triggered, so each
+ * change is reported once. An eventfd, `wakeup`, is readable while the ready list has members, and when the queue was
+ * closed. kevent() sleeps on these three without the lock. Everything else happens under one lock, so that a change
+ * is seen either entirely before an event is returned or entirely after.
  *
- * epoll reports nothing of data that was read in the meantime, but a BSD kernel still returns the event of a one-shot. So
- * read(), write() and the functions like them are defined here too: before they act, they collect what epoll has to report.
- * close() is defined here because it removes a descriptor's knotes.
+ * epoll reports nothing of data that was read in the meantime, but a BSD kernel still returns the event of a
+ * one-shot. So read(), write() and the functions like them are defined here too: before they act, they collect what
+ * epoll has to report. close() is defined here because it removes a descriptor's knotes.
  */
 #define _GNU_SOURCE
 #include "sys/event.h"
@@ -64,7 +64,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct queue   *queues;
 static bool            darwin; /* which kernel to imitate: see README.md */
 
-/* The system calls themselves. The functions of these names are replaced, here or by a program that tests faults. */
+/* The system calls themselves: this file replaces the functions of these names, or a program that injects faults does. */
 static int sys_close(int fd) { return (int)syscall(SYS_close, fd); }
 static int sys_getsockopt(int fd, int level, int name, void *value, socklen_t len) {
     return (int)syscall(SYS_getsockopt, fd, level, name, value, &len);
@@ -310,7 +310,7 @@ static int apply_change(struct queue *q, const struct kevent *c) {
     return 0;
 }
 
-/* What becomes of a knote whose event is returned. A level goes to the end of the list, so that others have their turn. */
+/* Updates a knote whose event is returned. A level goes to the end of the list, so that others have their turn. */
 static void after_event(struct queue *q, struct knote *n) {
     int flags = n->event.flags;
     if (flags & EV_ONESHOT) {
@@ -352,7 +352,8 @@ static void apply_changes(struct queue *q, const struct kevent *changes, int cou
             c.flags = (unsigned short)(darwin ? c.flags | EV_ERROR : EV_ERROR);
             c.data = error;
             call->events[call->got++] = c;
-        } else if (error || !darwin) { /* without room for a receipt, a BSD stops, and does not count the earlier ones */
+        } else if (error || !darwin) {
+            /* Without room for a receipt, a BSD stops, and does not count the earlier ones. */
             call->error = error;
             call->got = 0;
             return;
