@@ -27,7 +27,7 @@ fn sockaddr_in(addr: &SocketAddrV4) -> ffi::sockaddr_in {
     ffi::sockaddr_in {
         #[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
         sin_len: size_of::<ffi::sockaddr_in>() as u8,
-        sin_family: ffi::AF_INET as ffi::sa_family_t,
+        sin_family: ffi::AF_INET as _,
         sin_port: addr.port().to_be(),
         sin_addr: ffi::in_addr { s_addr },
         sin_zero: [0; 8],
@@ -39,7 +39,7 @@ fn sockaddr_in6(addr: &SocketAddrV6) -> ffi::sockaddr_in6 {
     ffi::sockaddr_in6 {
         #[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
         sin6_len: size_of::<ffi::sockaddr_in6>() as u8,
-        sin6_family: ffi::AF_INET6 as ffi::sa_family_t,
+        sin6_family: ffi::AF_INET6 as _,
         sin6_port: addr.port().to_be(),
         sin6_flowinfo: addr.flowinfo(),
         sin6_addr: ffi::in6_addr { s6_addr },

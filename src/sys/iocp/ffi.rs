@@ -89,13 +89,13 @@ pub struct WSADATA {
     pub lpVendorInfo: *mut c_char,
 }
 
-pub type sa_family_t = u16;
+pub type ADDRESS_FAMILY = u16;
 
 /// An IPv4 address and port, both in network byte order.
 /// <https://learn.microsoft.com/windows/win32/api/ws2def/ns-ws2def-sockaddr_in>
 #[repr(C)]
 pub struct sockaddr_in {
-    pub sin_family: sa_family_t,
+    pub sin_family: ADDRESS_FAMILY,
     pub sin_port: u16,
     pub sin_addr: in_addr,
     pub sin_zero: [c_char; 8],
@@ -110,7 +110,7 @@ pub struct in_addr {
 /// <https://learn.microsoft.com/windows/win32/api/ws2ipdef/ns-ws2ipdef-sockaddr_in6_lh>
 #[repr(C)]
 pub struct sockaddr_in6 {
-    pub sin6_family: sa_family_t,
+    pub sin6_family: ADDRESS_FAMILY,
     pub sin6_port: u16,
     pub sin6_flowinfo: u32,
     pub sin6_addr: in6_addr,

@@ -1,5 +1,5 @@
 //! What we need of `<sys/socket.h>`, `<netinet/in.h>`, `<fcntl.h>` and `<errno.h>`, under the names it has there.
-#![allow(non_camel_case_types)]
+#![allow(non_camel_case_types, dead_code)] // no system needs all of it
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -9,10 +9,6 @@ pub type socklen_t = u32;
 pub type sa_family_t = u16;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub type sa_family_t = u8;
-
-/// An address of any family, which begins with its family; on the BSDs and Apple's systems, with its length and family.
-/// <https://man7.org/linux/man-pages/man3/sockaddr.3type.html>
-pub type sockaddr = c_void;
 
 /// An IPv4 address and port, both in network byte order.
 /// <https://man7.org/linux/man-pages/man7/ip.7.html>
@@ -119,9 +115,9 @@ unsafe extern "C" {
     #[cfg_attr(target_os = "netbsd", link_name = "__socket30")]
     pub fn socket(domain: c_int, r#type: c_int, protocol: c_int) -> c_int;
 
-    /// Starts a connection; on a non-blocking socket, does not wait for it.
+    /// Starts a connection; on a non-blocking socket, does not wait for it. `addr` is a `sockaddr_in` or `sockaddr_in6`.
     /// <https://man7.org/linux/man-pages/man2/connect.2.html>
-    pub fn connect(sockfd: c_int, addr: *const sockaddr, addrlen: socklen_t) -> c_int;
+    pub fn connect(sockfd: c_int, addr: *const c_void, addrlen: socklen_t) -> c_int;
 
     /// Sets a flag of a descriptor. <https://man.freebsd.org/cgi/man.cgi?query=fcntl&sektion=2>
     pub fn fcntl(fd: c_int, cmd: c_int, ...) -> c_int;

@@ -5,7 +5,7 @@ mod real;
 
 use crate::sys::trace::{Call, Fd, Flags, Name, socket_addr};
 pub use real::*;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 
 const FAMILIES: &[(i64, &str)] = &[(AF_INET as i64, "AF_INET"), (AF_INET6 as i64, "AF_INET6")];
 
@@ -25,7 +25,7 @@ pub unsafe fn socket(domain: c_int, r#type: c_int, protocol: c_int) -> c_int {
     call.tell(format_args!("socket({family}, {kind}, {protocol})"), made)
 }
 
-pub unsafe fn connect(sockfd: c_int, addr: *const sockaddr, addrlen: socklen_t) -> c_int {
+pub unsafe fn connect(sockfd: c_int, addr: *const c_void, addrlen: socklen_t) -> c_int {
     // SAFETY: as the caller says.
     let call = Call::make(-1, || unsafe { real::connect(sockfd, addr, addrlen) });
     // SAFETY: the caller passes an address of one of our two kinds, and its length.
@@ -52,7 +52,7 @@ pub unsafe fn setsockopt(
     socket: c_int,
     level: c_int,
     option_name: c_int,
-    option_value: *const std::ffi::c_void,
+    option_value: *const c_void,
     option_len: socklen_t,
 ) -> c_int {
     // SAFETY: as the caller says.
