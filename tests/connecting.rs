@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::os::{allow_open_handles, duplicate, reset_when_closed, set_backlog};
-use common::{Loop, nobody, readable_pair, within_patience};
+use common::os::{allow_open_handles, duplicate, reset_when_closed};
+use common::{Loop, nobody, readable_pair, waiting_connection, within_patience};
 use minimio::{Connecting, Interests, TcpListener, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{self, SocketAddr};
@@ -149,22 +149,6 @@ fn it_belongs_to_one_poll_and_so_does_its_stream() {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
         first.registrator.register(&stream, 3, interests).unwrap();
     }
-}
-
-/// A queue of clients that is as good as full, and more connections than it takes. The last one is still being made.
-fn waiting_connection(event_loop: &mut Loop) -> (TcpListener, Connecting, Vec<Connecting>) {
-    const MANY: usize = 1000;
-    let (listener, addr) = listen();
-    set_backlog(&listener, 0);
-    let mut made = Vec::new();
-    while made.len() < MANY {
-        let connecting = connect(event_loop, addr, 1);
-        if !event_loop.has_event(1) {
-            return (listener, connecting, made);
-        }
-        made.push(connecting);
-    }
-    panic!("a queue for {MANY} clients is never full");
 }
 
 #[test]

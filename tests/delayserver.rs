@@ -5,7 +5,7 @@ mod common;
 use common::delayserver::{Answer, Server, command, get, rest, run, stderr, stdout};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,11 +55,7 @@ fn the_main_job_tells_the_books_story() {
         "no colours where there is no terminal"
     );
 
-    // How a `Poll` shows itself is the library's affair.
-    let (_waiting, others): (Vec<_>, Vec<_>) = stdout
-        .lines()
-        .partition(|line| line.starts_with("Waiting! Poll {"));
-    assert_fits_80_columns(&others.join("\n"));
+    assert_fits_80_columns(stdout);
 
     let lines: Vec<_> = stdout.lines().filter_map(parse_line).collect();
     // The end of the axis is the last event.
@@ -117,6 +113,33 @@ fn get_asks_any_server() {
         [(30, "plain"), (10, "with space/and ünicode?&%"), (0, "now")]
     );
     assert!(output.status.success());
+}
+
+/// The server listens at one address of this name, and another may come first.
+#[test]
+fn get_asks_a_server_by_its_name() {
+    let server = Server::start();
+    let addr = format!("localhost:{}", server.addr.port());
+    let output = run(&["get", &addr, "30", "x", "10", "y"]);
+    let lines: Vec<_> = stdout(&output).lines().filter_map(parse_line).collect();
+    let answers: Vec<_> = lines.iter().map(|line| line.4.as_str()).collect();
+    assert_eq!(answers, ["x", "y"], "{}", stderr(&output));
+    assert!(output.status.success());
+}
+
+/// A system that has no room for a connection may drop what asks for it, or refuse after a while.
+#[test]
+fn get_waits_for_a_connection_no_longer_than_it_is_told() {
+    let (listener, _waiting, _made) = common::waiting_connection(&mut common::Loop::new());
+    let addr = listener.local_addr().unwrap();
+    let output = run(&["get", "--timeout", "100", &addr.to_string(), "1", "x"]);
+    let said = stderr(&output);
+    let is_refused = said.contains("refused");
+    assert!(
+        said.ends_with("no connection came within 100 ms\n") || is_refused,
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1));
 }
 
 /// What a server does when it has sent its answer.
@@ -309,6 +332,7 @@ fn a_wrong_command_line_is_told_what_is_wrong_and_what_is_right() {
         (&["serve", "--addr"], "`--addr` needs a value"),
         (&["serve", "--port", "1"], "unknown argument `--port`"),
         (&["serve", "127.0.0.1:0"], "unknown argument `127.0.0.1:0`"),
+        (&["serve", "--size", "-1"], "not a number of bytes: `-1`"),
         (&["serve", "--svg", "x.svg"], "unknown argument `--svg`"),
         (&["get"], "`get` needs an ADDR, a DELAY and a TEXT"),
         (&["get", addr], "`get` needs an ADDR, a DELAY and a TEXT"),
@@ -405,7 +429,7 @@ fn what_goes_wrong_at_the_start_is_said_in_one_line() {
     let (_taken, nobody) = common::nobody();
     let nobody = nobody.to_string();
     let no_port = "`localhost` has no port: write HOST:PORT";
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (
             &["serve", "--addr", &addr],
             &format!("cannot listen on {addr}: "),
@@ -417,6 +441,10 @@ fn what_goes_wrong_at_the_start_is_said_in_one_line() {
         (&["serve", "--addr", "localhost"], no_port),
         (&["serve", "--addr", "[::1]"], "`[::1]` has no port"),
         (&["get", "localhost", "1", "x"], no_port),
+        (
+            &["get", "no-such-host.invalid:1", "1", "x"],
+            "no-such-host.invalid:1: ",
+        ),
         (
             &["get", &nobody, "1", "x", "1", "y"],
             &format!("{nobody}: "),
@@ -720,6 +748,91 @@ fn a_talkative_client_is_answered_all_the_same() {
     assert!(Answer::read(stream).is(200, "quiet"));
 }
 
+/// More than any system keeps in its buffers.
+const LARGE: usize = 20 << 20;
+
+fn start_large() -> Server {
+    Server::start_by(command(&["serve", "--size", &LARGE.to_string()]))
+}
+
+fn wait_for_answer(stream: &TcpStream) {
+    assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
+}
+
+/// How much comes until the end. It begins as it should.
+fn length_of_rest(mut stream: TcpStream, text: &str) -> usize {
+    let mut received = Vec::new();
+    let _ = stream.read_to_end(&mut received); // the server may have disconnected us
+    let head = received.windows(4).position(|end| end == b"\r\n\r\n");
+    let body = &received[head.expect("a head") + 4..];
+    assert!(body.starts_with(text.as_bytes()));
+    assert!(body[text.len()..].iter().all(|&byte| byte == b'.'));
+    body.len()
+}
+
+#[test]
+fn a_client_that_takes_its_answer_slowly_keeps_nobody_waiting() {
+    let server = start_large();
+    let before = Usage::of(&server);
+    let slow: Vec<_> = (0..10).map(|_| server.ask(0, "slow")).collect();
+    slow.iter().for_each(wait_for_answer);
+    assert_eq!(length_of_rest(server.ask(10, "fast"), "fast"), LARGE);
+    if let (Some(before), Some(now)) = (before, Usage::of(&server)) {
+        let more = now.memory.saturating_sub(before.memory);
+        assert!(more < LARGE / 4, "{more} bytes for ten large answers");
+    }
+    for stream in slow {
+        assert_eq!(length_of_rest(stream, "slow"), LARGE);
+    }
+    let head = server.send(b"HEAD /0/x HTTP/1.1\r\n\r\n");
+    assert_eq!(Answer::read_head(head).length, LARGE);
+}
+
+/// Sends until there is no room. Returns how many bytes that took.
+fn fill(stream: &mut TcpStream) -> usize {
+    let mut sent = 0;
+    stream.set_nonblocking(true).unwrap();
+    let error = loop {
+        match stream.write(&[b'x'; 64 << 10]) {
+            Ok(n) => sent += n,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).unwrap();
+    sent
+}
+
+/// While a client does not take its answer, nothing that it sends is read; so it cannot keep the server busy.
+#[test]
+fn a_client_that_does_not_take_its_answer_is_not_listened_to() {
+    let server = start_large();
+    let mut stream = server.ask(0, "x");
+    wait_for_answer(&stream);
+    // The system moves bytes from our buffer to the server's, until that one is full, too.
+    let is_full = (0..20).any(|_| {
+        let sent = fill(&mut stream);
+        assert_eq!(length_of_rest(server.ask(0, "y"), "y"), LARGE);
+        sent == 0
+    });
+    assert!(is_full);
+    assert_eq!(length_of_rest(stream, "x"), LARGE);
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_ten_seconds_is_disconnected() {
+    let server = start_large();
+    let asked = Instant::now();
+    let mut idle = server.ask(0, "idle");
+    wait_for_answer(&idle);
+    // What is sent to a closed connection is answered by a reset.
+    while idle.write(b"!").is_ok() {
+        assert!(asked.elapsed() < common::PATIENCE);
+        Answer::read_head(server.send(b"HEAD /100/x HTTP/1.1\r\n\r\n"));
+    }
+    assert!(asked.elapsed() > Duration::from_secs(9));
+}
+
 #[test]
 fn two_thousand_wait_at_once() {
     const CLIENTS: usize = 2000;
@@ -740,9 +853,9 @@ fn two_thousand_wait_at_once() {
     waiting[0].set_nonblocking(false).unwrap();
     assert!(server.answer_to(get(0, "x").as_bytes()).is(200, "x"));
     if let (Some(before), Some(now)) = (before, Usage::of(&server)) {
-        assert!(now.threads <= 3, "{} threads", now.threads);
+        assert!(now.threads <= 2, "{} threads", now.threads);
         let each = now.memory.saturating_sub(before.memory) / CLIENTS;
-        assert!(each < 10 * 1024, "{each} bytes for each client");
+        assert!(each < 1024, "{each} bytes for each client");
     }
     for (at, stream) in waiting.into_iter().enumerate() {
         let answer = Answer::read(stream);

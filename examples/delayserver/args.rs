@@ -12,7 +12,7 @@ thread.
 Usage:
   delayserver [--svg FILE]
       start a server, send it ten requests, draw who waited when
-  delayserver serve [--addr ADDR]
+  delayserver serve [--addr ADDR] [--size BYTES]
       only the server (default: 127.0.0.1:0, a free port)
   delayserver get [--svg FILE] [--timeout MS] ADDR DELAY TEXT [...]
       only the client: ask ADDR for TEXT after DELAY milliseconds
@@ -26,10 +26,13 @@ milliseconds; try a browser, or `curl http://ADDR/1000/hello`. A client may
 close its own direction of the connection when it has asked: it is answered all
 the same. One that has closed both looks like that, so it too is kept until its
 answer is due. One that resets the connection is forgotten at once.
+With --size, an answer has at least BYTES bytes: dots follow the text. A client
+that takes its answer slowly does not keep the others waiting.
 
-The client works with any server that answers such requests. It takes any number
-of DELAY TEXT pairs, waits for all of them at once, and ends with 1 if one of
-them was not answered. It gives up a request that has no connection after MS
+The client works with any server that answers such requests, with 64 KiB at
+most. ADDR may have a name: `localhost:8000`. It takes any number of DELAY TEXT
+pairs, waits for all of them at once, and ends with 1 if one of them was not
+answered. It gives up a request that has no connection after MS
 milliseconds (default: 10000), or no whole answer after DELAY and MS.
 Set NO_COLOR to get a plain timeline in a terminal too.
 With --svg it writes the timeline to FILE as well, as a picture for any browser,
@@ -45,6 +48,7 @@ pub enum Job<'a> {
     },
     Serve {
         addr: &'a str,
+        size: usize,
     },
     Get {
         svg: Option<&'a str>,
@@ -61,9 +65,10 @@ pub fn parse<'a>(args: &[&'a str]) -> Result<Job<'a>, String> {
         ["serve" | "get", "--help" | "-h"] => Ok(Job::Help),
         ["--help" | "-h" | "help", rest @ ..] => no_more(rest).map(|()| Job::Help),
         ["serve", rest @ ..] => {
-            let ([addr], rest) = options(rest, ["--addr"])?;
+            let ([addr, size], rest) = options(rest, ["--addr", "--size"])?;
             let addr = addr.unwrap_or("127.0.0.1:0");
-            no_more(rest).map(|()| Job::Serve { addr })
+            let size = size.map_or(Ok(0), parse_size)?;
+            no_more(rest).map(|()| Job::Serve { addr, size })
         }
         ["get", rest @ ..] => parse_get(rest),
         _ => {
@@ -101,6 +106,11 @@ fn parse_query(pair: &[&str]) -> Result<Query, String> {
 fn parse_ms<T: FromStr>(ms: &str) -> Result<T, String> {
     let number = ms.parse();
     number.map_err(|_| format!("not a number of milliseconds: `{ms}`"))
+}
+
+fn parse_size(size: &str) -> Result<usize, String> {
+    let number = size.parse();
+    number.map_err(|_| format!("not a number of bytes: `{size}`"))
 }
 
 /// Returns the values of these options, which come first, in any order; and the arguments after them.

@@ -5,12 +5,14 @@
 
 use crate::http;
 use crate::record::{Outcome, Record, Wait, WaitLog};
-use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
+use minimio::{Connecting, Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{self, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use std::{fmt, mem};
 
 pub struct Reactor {
     handle: JoinHandle<io::Result<Vec<Wait>>>,
@@ -81,29 +83,33 @@ pub struct Query {
     pub text: String,
 }
 
-/// Sends all requests, then waits for all answers at once. An error of one request is the outcome of that request, and
-/// the others go on; `Err` is for what ends them all. An answer may come `timeout` later than its delay.
+/// Connects for all requests at once, sends them, and waits for all answers at once. An error of one request is the outcome
+/// of that request, and the others go on; `Err` is for what ends them all. A connection may take `timeout`, and so may an
+/// answer, beyond its delay.
 pub fn fetch(
     addr: &str,
-    queries: &[Query],
+    queries: Arc<[Query]>,
     timeout: Duration,
     is_verbose: bool,
 ) -> Result<Record, String> {
-    let addrs = crate::resolve(addr)?;
     let started = Instant::now();
     let (evt_sender, evt_receiver) = channel();
-    let reactor = Reactor::new(evt_sender, WaitLog::new(started), is_verbose)
+    let reactor = Reactor::new(evt_sender.clone(), WaitLog::new(started), is_verbose)
         .map_err(|error| error.to_string())?;
-    let client = Client {
-        addr,
-        addrs,
+    let requests = queries.iter().map(|_| Request::new(started + timeout));
+    let client = Arc::new(Client {
+        addr: addr.into(),
+        requests: Mutex::new(requests.collect()),
         queries,
         timeout,
         registrator: reactor.registrator(),
         started,
         is_verbose,
-    };
-    let outcomes = client.ask(&evt_receiver);
+    });
+    client
+        .start(evt_sender)
+        .map_err(|error| error.to_string())?;
+    let outcomes = client.run(&evt_receiver);
     let waits = reactor
         .stop()
         .map_err(|error| format!("the reactor failed: {error}"))?;
@@ -115,10 +121,13 @@ pub fn fetch(
     }
 }
 
-struct Client<'a> {
-    addr: &'a str,
-    addrs: Vec<SocketAddr>,
-    queries: &'a [Query],
+/// Shared with the thread that resolves the name of the server, if it has one.
+struct Client {
+    addr: String,
+    queries: Arc<[Query]>,
+    /// Locked while a request is registered and its stage changes. So the event finds the stage that it is about, even if
+    /// it comes before `register` has returned.
+    requests: Mutex<Vec<Request>>,
     timeout: Duration,
     registrator: Registrator,
     started: Instant,
@@ -126,85 +135,197 @@ struct Client<'a> {
 }
 
 struct Request {
-    /// `None` as soon as its outcome is known.
-    stream: Option<TcpStream>,
+    stage: Stage,
     deadline: Instant,
     received: Vec<u8>,
     outcome: Outcome,
 }
 
-impl Client<'_> {
-    fn ask(&self, evt_receiver: &Receiver<Token>) -> Vec<Outcome> {
-        let tokens = 0..self.queries.len();
-        let mut requests: Vec<Request> = tokens.map(|token| self.send(token)).collect();
-        while let Some(deadline) = next_deadline(&requests) {
-            let patience = deadline.saturating_duration_since(Instant::now());
-            match evt_receiver.recv_timeout(patience) {
-                Ok(token) => self.on_event(token, &mut requests[token]),
-                Err(RecvTimeoutError::Timeout) => self.on_time(&mut requests, deadline),
-                // The reactor has ended early; `stop` will return the reason.
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        requests
-            .into_iter()
-            .map(|request| request.outcome)
-            .collect()
-    }
+enum Stage {
+    /// The addresses of the server are not known yet.
+    Resolving,
+    /// To the first of these addresses. The others are left to try.
+    Connecting(Connecting, Addrs),
+    /// So much of the request is left to send.
+    Asking(TcpStream, Vec<u8>),
+    Waiting(TcpStream),
+    /// The outcome is known, and the connection is closed.
+    Ended,
+}
 
-    fn send(&self, token: Token) -> Request {
-        let query = &self.queries[token];
-        let result = self.connect_and_write(query);
-        let delay = Duration::from_millis(query.delay_ms.into());
-        let mut request = Request {
-            stream: None,
-            deadline: Instant::now() + delay + self.timeout,
+type Addrs = std::vec::IntoIter<SocketAddr>;
+
+impl Request {
+    fn new(deadline: Instant) -> Request {
+        Request {
+            stage: Stage::Resolving,
+            deadline,
             received: Vec::new(),
             outcome: Outcome {
+                connecting_at: None,
+                connected_at: None,
                 registered_at: Vec::new(),
                 read_at: Vec::new(),
                 ended_at: Duration::ZERO,
                 answer: Err("the reactor ended before the answer came".into()),
             },
-        };
-        match result {
-            Ok(stream) => self.register(token, &mut request, stream),
-            Err(error) => self.end(&mut request, Err(error.to_string())),
         }
-        request
     }
 
-    fn connect_and_write(&self, query: &Query) -> io::Result<TcpStream> {
-        let mut stream = connect(&self.addrs, self.timeout)?;
-        stream.set_write_timeout(Some(self.timeout))?;
-        stream.write_all(&http::request(self.addr, query.delay_ms, &query.text))?;
-        let stream = TcpStream::from(stream);
-        stream.set_nonblocking(true)?;
-        Ok(stream)
+    fn has_ended(&self) -> bool {
+        matches!(self.stage, Stage::Ended)
+    }
+}
+
+impl Client {
+    /// A name is resolved in a thread of its own, because that may take seconds. The same thread then starts and registers
+    /// the connections: a registrator works from any thread.
+    fn start(self: &Arc<Self>, evt_sender: Sender<Token>) -> io::Result<()> {
+        if let Ok(addr) = self.addr.parse() {
+            self.connect_all(&Ok(vec![addr]), &evt_sender);
+            return Ok(());
+        }
+        let client = self.clone();
+        let job = move || client.connect_all(&crate::resolve(&client.addr), &evt_sender);
+        crate::spawn("resolver", job).map(drop)
     }
 
-    fn register(&self, token: Token, request: &mut Request, stream: TcpStream) {
+    fn connect_all(&self, addrs: &Result<Vec<SocketAddr>, String>, evt_sender: &Sender<Token>) {
+        for token in 0..self.queries.len() {
+            let request = &mut self.requests()[token];
+            match addrs {
+                _ if request.has_ended() => (), // its time is up
+                Ok(addrs) => self.connect(token, request, addrs.clone().into_iter()),
+                Err(why) => self.end(request, Err(why.clone())),
+            }
+            if request.has_ended() {
+                let _ = evt_sender.send(token); // it will have no event that could tell the main thread
+            }
+        }
+    }
+
+    fn connect(&self, token: Token, request: &mut Request, addrs: Addrs) {
+        let Some(&addr) = addrs.as_slice().first() else {
+            return self.end(request, Err("the name has no address".into()));
+        };
+        let now = self.started.elapsed();
+        request.outcome.connecting_at.get_or_insert(now);
+        let connecting = TcpStream::start_connect(addr).and_then(|connecting| {
+            let writable = Interests::WRITABLE;
+            self.registrator.register(&connecting, token, writable)?;
+            Ok(connecting)
+        });
+        match connecting {
+            Ok(connecting) => {
+                request.stage = Stage::Connecting(connecting, addrs);
+                request.deadline = Instant::now() + self.timeout;
+            }
+            Err(error) => self.connect_next(token, request, addrs, error.to_string()),
+        }
+    }
+
+    fn connect_next(&self, token: Token, request: &mut Request, mut addrs: Addrs, why: String) {
+        addrs.next();
+        match addrs.as_slice() {
+            [] => self.end(request, Err(why)),
+            _ => self.connect(token, request, addrs),
+        }
+    }
+
+    /// Waits for the outcomes of all requests.
+    fn run(&self, evt_receiver: &Receiver<Token>) -> Vec<Outcome> {
+        while let Some(deadline) = self.next_deadline() {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            match evt_receiver.recv_timeout(patience) {
+                Ok(token) => self.on_event(token, &mut self.requests()[token]),
+                Err(RecvTimeoutError::Timeout) => self.on_time(deadline),
+                // The reactor has ended early; `stop` will return the reason.
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let requests = mem::take(&mut *self.requests());
+        let outcomes = requests.into_iter().map(|request| request.outcome);
+        outcomes.collect()
+    }
+
+    /// An event is a hint: the request may have ended, or be at another stage, in the meantime.
+    fn on_event(&self, token: Token, request: &mut Request) {
+        match mem::replace(&mut request.stage, Stage::Ended) {
+            Stage::Connecting(connecting, addrs) => {
+                self.on_connected(token, request, connecting.finish(), addrs)
+            }
+            Stage::Asking(stream, unsent) => self.ask(token, request, stream, unsent),
+            Stage::Waiting(stream) => self.read(token, request, stream),
+            stage => request.stage = stage,
+        }
+    }
+
+    fn on_connected(
+        &self,
+        token: Token,
+        request: &mut Request,
+        result: io::Result<TcpStream>,
+        addrs: Addrs,
+    ) {
+        match result {
+            Ok(stream) => {
+                let Query { delay_ms, text } = &self.queries[token];
+                let now = self.started.elapsed();
+                request.outcome.connected_at = Some(now);
+                request.deadline =
+                    Instant::now() + self.timeout + Duration::from_millis((*delay_ms).into());
+                self.say(
+                    token,
+                    format_args!("connected, asks for /{delay_ms}/{text}"),
+                );
+                let unsent = http::request(&self.addr, *delay_ms, text);
+                self.ask(token, request, stream, unsent);
+            }
+            // The event was of an attempt that we have given up.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.connect(token, request, addrs)
+            }
+            Err(error) => self.connect_next(token, request, addrs, error.to_string()),
+        }
+    }
+
+    /// Sends as much of the request as there is room for. When it is sent, waits for the answer.
+    fn ask(&self, token: Token, request: &mut Request, stream: TcpStream, mut unsent: Vec<u8>) {
+        while !unsent.is_empty() {
+            match (&stream).write(&unsent) {
+                Ok(n) => drop(unsent.drain(..n)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let writable = Interests::WRITABLE;
+                    match self.registrator.register(&stream, token, writable) {
+                        Ok(()) => request.stage = Stage::Asking(stream, unsent),
+                        Err(error) => self.end(request, Err(error.to_string())),
+                    }
+                    return;
+                }
+                Err(error) => return self.end(request, Err(error.to_string())),
+            }
+        }
+        self.wait(token, request, stream);
+    }
+
+    fn wait(&self, token: Token, request: &mut Request, stream: TcpStream) {
         // Before the call, because the event may come before it returns.
         request.outcome.registered_at.push(self.started.elapsed());
         match self
             .registrator
             .register(&stream, token, Interests::READABLE)
         {
-            Ok(()) => request.stream = Some(stream),
+            Ok(()) => request.stage = Stage::Waiting(stream),
             Err(error) => self.end(request, Err(error.to_string())),
         }
     }
 
-    fn on_event(&self, token: Token, request: &mut Request) {
-        // An event is a hint: the request may have been given up in the meantime.
-        let Some(stream) = request.stream.take() else {
-            return;
-        };
+    fn read(&self, token: Token, request: &mut Request, stream: TcpStream) {
         request.outcome.read_at.push(self.started.elapsed());
         let before = request.received.len();
         let so_far = match read(&stream, &mut request.received) {
             None => {
-                self.register(token, request, stream);
+                self.wait(token, request, stream);
                 "more to come"
             }
             Some(answer) => {
@@ -212,47 +333,56 @@ impl Client<'_> {
                 "done"
             }
         };
+        let Query { delay_ms, text } = &self.queries[token];
+        let bytes = request.received.len() - before;
+        let words = format_args!("{bytes} bytes for /{delay_ms}/{text}, {so_far}");
+        self.say(token, words);
+    }
+
+    fn say(&self, token: Token, words: fmt::Arguments<'_>) {
         if self.is_verbose {
-            let Query { delay_ms, text } = &self.queries[token];
-            let bytes = request.received.len() - before;
-            let line = format!("Event {token}: {bytes} bytes for /{delay_ms}/{text}, {so_far}\n");
+            let line = format!("Event {token}: {words}\n");
             let _ = io::stdout().write_all(line.as_bytes());
         }
     }
 
-    fn on_time(&self, requests: &mut [Request], now: Instant) {
-        for (request, query) in requests.iter_mut().zip(self.queries) {
-            if request.stream.is_some() && request.deadline <= now {
-                let ms = u128::from(query.delay_ms) + self.timeout.as_millis();
-                self.end(request, Err(format!("no whole answer came within {ms} ms")));
+    fn on_time(&self, now: Instant) {
+        let mut requests = self.requests();
+        for (token, request) in requests.iter_mut().enumerate() {
+            if request.deadline > now {
+                continue;
+            }
+            let timeout = self.timeout.as_millis();
+            let no_connection = format!("no connection came within {timeout} ms");
+            match mem::replace(&mut request.stage, Stage::Ended) {
+                Stage::Ended => (),
+                Stage::Resolving => self.end(request, Err(no_connection)),
+                Stage::Connecting(_, addrs) => {
+                    self.connect_next(token, request, addrs, no_connection);
+                }
+                Stage::Asking(..) | Stage::Waiting(_) => {
+                    let ms = u128::from(self.queries[token].delay_ms) + timeout;
+                    self.end(request, Err(format!("no whole answer came within {ms} ms")));
+                }
             }
         }
     }
 
-    /// Also closes the connection, by dropping its stream.
     fn end(&self, request: &mut Request, answer: Result<String, String>) {
-        request.stream = None;
+        request.stage = Stage::Ended;
         request.outcome.ended_at = self.started.elapsed();
         request.outcome.answer = answer;
     }
-}
 
-fn next_deadline(requests: &[Request]) -> Option<Instant> {
-    let waiting = requests.iter().filter(|request| request.stream.is_some());
-    waiting.map(|request| request.deadline).min()
-}
-
-/// Connects to the first address that accepts. Each may take `timeout`; `TcpStream::connect` leaves that to the system,
-/// which may take minutes.
-fn connect(addrs: &[SocketAddr], timeout: Duration) -> io::Result<net::TcpStream> {
-    let mut result = Err(ErrorKind::AddrNotAvailable.into());
-    for addr in addrs {
-        result = net::TcpStream::connect_timeout(addr, timeout);
-        if result.is_ok() {
-            break;
-        }
+    fn next_deadline(&self) -> Option<Instant> {
+        let requests = self.requests();
+        let open = requests.iter().filter(|request| !request.has_ended());
+        open.map(|request| request.deadline).min()
     }
-    result
+
+    fn requests(&self) -> MutexGuard<'_, Vec<Request>> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Reads what has come so far. Returns `None` if the answer is not whole yet.
@@ -273,7 +403,7 @@ fn read(stream: &TcpStream, received: &mut Vec<u8>) -> Option<Result<String, Str
     }
 }
 
-fn text((status, body): http::Response) -> Result<String, String> {
+fn text((status, body): http::Answer) -> Result<String, String> {
     let body = String::from_utf8_lossy(body);
     match status.starts_with("200") {
         true => Ok(body.into()),

@@ -21,14 +21,19 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// The delay and the response for what was received so far. `None`: more has to come.
-pub fn reply(received: &[u8]) -> Option<(Duration, Vec<u8>)> {
+/// The delay and the response for what was received so far. `None`: more has to come. If the text is shorter than `size`,
+/// dots follow it in the response.
+pub fn reply(received: &[u8], size: usize) -> Option<(Duration, Response)> {
     match parse(received) {
         Ok(None) => None,
-        Ok(Some(Request { delay, text })) => Some((delay, response(received, "200 OK", &text))),
+        Ok(Some(Request { delay, text })) => {
+            let dots = size.saturating_sub(text.len());
+            Some((delay, response(received, "200 OK", &text, dots)))
+        }
         Err(Refusal { status, reason }) => {
             let body = format!("{reason}\n");
-            Some((Duration::ZERO, response(received, status, body.as_bytes())))
+            let response = response(received, status, body.as_bytes(), 0);
+            Some((Duration::ZERO, response))
         }
     }
 }
@@ -165,34 +170,61 @@ pub fn request(addr: &str, delay_ms: u32, text: &str) -> Vec<u8> {
     format!("GET /{delay_ms}/{text} HTTP/1.0\r\nHost: {addr}\r\n\r\n").into()
 }
 
+/// What is still to be sent of a response. The dots need no memory of their own.
+#[derive(Debug)]
+pub struct Response {
+    bytes: Vec<u8>,
+    dots: usize,
+}
+
+impl Response {
+    /// A part of the rest, from its beginning. When all is sent, it is empty.
+    pub fn rest(&self) -> &[u8] {
+        const DOTS: &[u8] = &[b'.'; 16 * 1024];
+        match self.bytes.is_empty() {
+            true => &DOTS[..self.dots.min(DOTS.len())],
+            false => &self.bytes,
+        }
+    }
+
+    /// So much of `rest` was sent.
+    pub fn advance(&mut self, n: usize) {
+        match self.bytes.is_empty() {
+            true => self.dots -= n,
+            false => drop(self.bytes.drain(..n)),
+        }
+    }
+}
+
 /// The response to HEAD, a refusal too, has no body; its `Content-Length` is that of the body it would have.
-pub fn response(request: &[u8], status: &str, body: &[u8]) -> Vec<u8> {
+pub fn response(request: &[u8], status: &str, text: &[u8], mut dots: usize) -> Response {
     let allow = if status.starts_with("405") {
         "Allow: GET, HEAD\r\n"
     } else {
         ""
     };
-    let mut response = format!(
+    let mut bytes = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{allow}\
          Connection: close\r\n\r\n",
-        body.len()
+        text.len() + dots
     )
     .into_bytes();
-    if !without_empty_line(request).starts_with(b"HEAD ") {
-        response.extend_from_slice(body);
+    match without_empty_line(request).starts_with(b"HEAD ") {
+        true => dots = 0,
+        false => bytes.extend_from_slice(text),
     }
-    response
+    Response { bytes, dots }
 }
 
 /// A status ("200 OK") and a body.
-pub type Response<'a> = (String, &'a [u8]);
+pub type Answer<'a> = (String, &'a [u8]);
 
 /// `Ok(None)`: more has to come. `Err` says why this will not become an answer that we understand. `is_end` says that
 /// the server has closed the connection: a body without a `Content-Length` is whole only then.
 pub fn parse_response(
     mut received: &[u8],
     is_end: bool,
-) -> Result<Option<Response<'_>>, &'static str> {
+) -> Result<Option<Answer<'_>>, &'static str> {
     loop {
         if received.iter().zip(b"HTTP/1.").any(|(a, b)| a != b) {
             return Err(NOT_HTTP);

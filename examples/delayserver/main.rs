@@ -13,14 +13,16 @@ mod timeline;
 
 use args::{HELP, Job, TIMEOUT};
 use client::Query;
+use minimio::TcpListener;
 use server::Server;
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -43,13 +45,16 @@ fn main() -> ExitCode {
 fn run(job: Job) -> Result<ExitCode, Box<dyn Error>> {
     match job {
         Job::Demo { svg } => demo(svg),
-        Job::Serve { addr } => serve(addr),
+        Job::Serve { addr, size } => serve(addr, size),
         Job::Get {
             svg,
             timeout,
             addr,
             queries,
-        } => get(addr, &queries, timeout, svg, false),
+        } => {
+            check_port(addr)?;
+            get(addr, queries.into(), timeout, svg, false)
+        }
         Job::Help => {
             say(HELP)?;
             Ok(ExitCode::SUCCESS)
@@ -59,9 +64,9 @@ fn run(job: Job) -> Result<ExitCode, Box<dyn Error>> {
 
 fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
     let (listener, addr) = listen("127.0.0.1:0")?;
-    let server = Server::new()?;
+    let server = Server::new(listener, 0)?;
     let registrator = server.registrator();
-    let server = spawn("server", || server.run(listener))?;
+    let server = spawn("server", || server.run())?;
     say(&format!(
         "A delay server on {addr}, and ten requests of 1000 to 100 ms:\n\n"
     ))?;
@@ -73,7 +78,7 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
             text: format!("after-{}-ms", i * 100),
         })
         .collect();
-    let result = get(&addr, &queries, TIMEOUT, svg, true);
+    let result = get(&addr, queries.into(), TIMEOUT, svg, true);
 
     match registrator.close_loop() {
         // Closed already: then the server's result says more.
@@ -87,16 +92,16 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-fn serve(addr: &str) -> Result<ExitCode, Box<dyn Error>> {
+fn serve(addr: &str, size: usize) -> Result<ExitCode, Box<dyn Error>> {
     let (listener, addr) = listen(addr)?;
-    let server = Server::new()?;
+    let server = Server::new(listener, size)?;
     let registrator = server.registrator();
     spawn("input", move || {
         wait_for_the_end_of_the_input();
         let _ = registrator.close_loop();
     })?;
     say(&format!("{addr}\nTry: curl http://{addr}/1000/hello\n"))?;
-    server.run(listener)?;
+    server.run()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -112,20 +117,25 @@ fn wait_for_the_end_of_the_input() {
 }
 
 fn listen(addr: &str) -> Result<(TcpListener, String), String> {
+    check_port(addr)?;
     let cannot = |error| format!("cannot listen on {addr}: {error}");
-    let listener = TcpListener::bind(&resolve(addr)?[..]).map_err(cannot)?;
+    let listener = TcpListener::bind(addr).map_err(cannot)?;
     let addr = listener.local_addr().map_err(cannot)?;
     Ok((listener, addr.to_string()))
 }
 
+fn check_port(addr: &str) -> Result<(), String> {
+    let port = addr.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(format!("`{addr}` has no port: write HOST:PORT")),
+    }
+}
+
 /// All addresses of a name.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>, String> {
-    let port = addr.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-    if !matches!(port, Some(Ok(_))) {
-        return Err(format!("`{addr}` has no port: write HOST:PORT"));
-    }
-    let addrs = addr.to_socket_addrs();
-    Ok(addrs.map_err(|error| format!("{addr}: {error}"))?.collect())
+    let addrs = addr.to_socket_addrs().map_err(|error| error.to_string());
+    Ok(addrs?.collect())
 }
 
 /// Like `thread::spawn`, but where that panics, this returns an error that names the thread.
@@ -142,7 +152,7 @@ fn spawn<T: Send + 'static>(
 
 fn get(
     addr: &str,
-    queries: &[Query],
+    queries: Arc<[Query]>,
     timeout: Duration,
     svg: Option<&str>,
     is_verbose: bool,
@@ -152,15 +162,15 @@ fn get(
     if let Some(path) = svg {
         check_file(path).map_err(|error| cannot_write(path, error))?;
     }
-    let record = client::fetch(addr, queries, timeout, is_verbose)?;
+    let record = client::fetch(addr, queries.clone(), timeout, is_verbose)?;
     let is_colored =
         io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     say(&format!(
         "\n{}",
-        timeline::draw(queries, &record, is_colored)
+        timeline::draw(&queries, &record, is_colored)
     ))?;
     if let Some(path) = svg {
-        let picture = picture::draw(queries, &record);
+        let picture = picture::draw(&queries, &record);
         write_file(path, &picture).map_err(|error| cannot_write(path, error))?;
     }
     match record.outcomes.iter().all(|outcome| outcome.answer.is_ok()) {

@@ -147,6 +147,11 @@ impl Picture {
         self.add(format_args!("<svg width=\"{}\">", LEFT - 4.0));
         self.text("path", 48.0, y, &fit(&path, COLUMNS));
         self.add(format_args!("</svg>"));
+        if let Some(from) = outcome.connecting_at {
+            let to = outcome.connected_at.unwrap_or(outcome.ended_at);
+            let title = format!("{token}: {path}, connecting, {} to {}", ms(from), ms(to));
+            self.bar("connecting", from, to, y, &title);
+        }
         for (at, &registered) in outcome.registered_at.iter().enumerate() {
             // Without an event the kernel waited until the request failed.
             let to = events.get(at).copied().unwrap_or(outcome.ended_at);
@@ -190,13 +195,14 @@ impl Picture {
         self.begin("legend");
         let y = self.bottom + 12.0;
         self.text("soft", 16.0, y, "for each request");
-        self.line("register", [LEFT, LEFT], [y - 7.0, y + 7.0], "");
-        self.text("soft", LEFT + 10.0, y, "registered");
-        self.sample_bar("kernel", 302.0, y, "the kernel waits for bytes");
-        self.circle("event", 528.0, y, "");
-        self.text("soft", 540.0, y, "event");
-        self.circle("read", 604.0, y, "");
-        self.text("soft", 614.0, y, "the main thread reads");
+        self.sample_bar("connecting", LEFT, y, "connecting");
+        self.line("register", [320.0, 320.0], [y - 7.0, y + 7.0], "");
+        self.text("soft", 330.0, y, "registered");
+        self.sample_bar("kernel", 410.0, y, "the kernel waits for bytes");
+        self.circle("event", 618.0, y, "");
+        self.text("soft", 630.0, y, "event");
+        self.circle("read", 684.0, y, "");
+        self.text("soft", 694.0, y, "the main thread reads");
         let y = y + LANE;
         self.text("soft", 16.0, y, "each call of poll");
         self.sample_bar("wait events", LEFT, y, "until there are events");
@@ -328,6 +334,7 @@ text { font: 12px ui-sans-serif, system-ui, sans-serif; fill: #1f2328 }
 .paper { fill: #ffffff }
 .tick { stroke: #d1d9e0 }
 .kernel { stroke: #a8cdf5; stroke-width: 10 }
+.connecting { stroke: #e3b341; stroke-width: 10 }
 .wait { stroke-width: 16 }
 .events { stroke: #b4a1ee }
 .timeout { stroke: #e2dbfa }
@@ -343,6 +350,7 @@ text { fill: #e6edf3 }
 .paper, .event { fill: #0d1117 }
 .tick { stroke: #2b323b }
 .kernel { stroke: #23538f }
+.connecting { stroke: #7a5c12 }
 .events { stroke: #6a54b8 }
 .timeout { stroke: #3a3160 }
 .closed { stroke: #59636e }

@@ -1,7 +1,7 @@
 //! What happened, and when: both threads write it down, and the timeline and the picture are drawn from it. All times
 //! are since the start.
 
-use minimio::{Events, Token};
+use minimio::{Event, Events, Interests, Token};
 use std::time::{Duration, Instant};
 
 pub struct Record {
@@ -11,6 +11,9 @@ pub struct Record {
 
 /// What became of a query. Where the answer comes in parts, each has its registration and its reading.
 pub struct Outcome {
+    /// When its connection was started, and when that was there.
+    pub connecting_at: Option<Duration>,
+    pub connected_at: Option<Duration>,
     pub registered_at: Vec<Duration>,
     pub read_at: Vec<Duration>,
     pub ended_at: Duration,
@@ -26,16 +29,17 @@ pub struct Wait {
 }
 
 pub enum End {
-    Events(Vec<Token>),
+    Events(Vec<(Token, Interests)>),
     Timeout,
     Closed,
 }
 
 impl Record {
-    /// When the reactor was told of this token: once for each registration.
+    /// When the reactor was told that the answer can be read: once for each registration.
     pub fn events(&self, token: Token) -> impl Iterator<Item = Duration> {
+        let event = (token, Interests::READABLE);
         self.waits.iter().filter_map(move |wait| match &wait.end {
-            End::Events(tokens) if tokens.contains(&token) => Some(wait.ended),
+            End::Events(events) if events.contains(&event) => Some(wait.ended),
             _ => None,
         })
     }
@@ -74,9 +78,15 @@ impl WaitLog {
     }
 
     pub fn wait_ended(&mut self, events: &Events) {
+        let direction = |event: &Event| match event.is_writable() {
+            true => Interests::WRITABLE,
+            false => Interests::READABLE,
+        };
+        let events = events.iter().map(|event| (event.id(), direction(event)));
+        let events: Vec<_> = events.collect();
         self.write(match events.is_empty() {
             true => End::Timeout,
-            false => End::Events(events.iter().map(|event| event.id()).collect()),
+            false => End::Events(events),
         });
     }
 

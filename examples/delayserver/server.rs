@@ -1,29 +1,42 @@
-//! A server that answers `GET /{delay_ms}/{text}` with the text, after the delay. However many clients wait, one thread
-//! waits for them all: its `poll` sleeps until a client says something or the next delay is over, whichever comes first.
+//! A server that answers `GET /{delay_ms}/{text}` with the text, after the delay. However many clients there are, one
+//! thread serves them all: its `poll` sleeps until a client connects, sends or takes something, or the next deadline
+//! passes, whichever comes first.
 
-use crate::http;
-use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
+use crate::http::{self, Response};
+use minimio::{Events, Interests, Poll, Registrator, TcpListener, TcpStream, Token};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
-use std::net::{Shutdown, TcpListener};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 /// A client whose request is not whole by then gets a 408.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
-/// A client that was answered and has not closed the connection by then is closed by us.
+/// A client that takes nothing of its answer for so long is disconnected.
+const TAKE_WITHIN: Duration = Duration::from_secs(10);
+/// A client that has its answer and has not closed the connection by then is disconnected.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// How long the listener pauses after an error, unless a client leaves before.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How many clients are accepted, and how often one of them is written to, before others have their turn.
+const ACCEPTS_AT_ONCE: usize = 64;
+const WRITES_AT_ONCE: usize = 16;
+
+/// All other tokens are clients'.
+const LISTENER: Token = Token::MAX;
 
 pub struct Server {
     poll: Poll,
+    clients: Clients,
 }
 
 impl Server {
-    pub fn new() -> io::Result<Server> {
-        Ok(Server { poll: Poll::new()? })
+    /// An answer has `size` bytes at least: dots follow a shorter text.
+    pub fn new(listener: TcpListener, size: usize) -> io::Result<Server> {
+        let poll = Poll::new()?;
+        listener.set_nonblocking(true)?;
+        let clients = Clients::new(poll.registrator(), listener, size);
+        Ok(Server { poll, clients })
     }
 
     pub fn registrator(&self) -> Registrator {
@@ -31,100 +44,113 @@ impl Server {
     }
 
     /// Serves until `close_loop`.
-    pub fn run(mut self, listener: TcpListener) -> io::Result<()> {
-        let registrator = self.registrator();
-        let (sender, newcomers) = channel();
-        let mut clients = Clients::new(self.registrator(), newcomers);
-        // minimio tells when a *stream* can be read, and knows no listeners. So accepting has a thread of its own, that
-        // may as well block: it has nothing else to do. Nothing in `std` would wake it, so it ends with the program.
-        crate::spawn("accept", move || {
-            accept_clients(&listener, &registrator, &sender);
-        })?;
+    pub fn run(self) -> io::Result<()> {
+        let Server {
+            mut poll,
+            mut clients,
+        } = self;
         let mut events = Events::with_capacity(1024);
+        clients.listen();
         loop {
-            match self.poll.poll(&mut events, Some(clients.sleep_ms())) {
+            match poll.poll(&mut events, clients.timeout_ms()) {
                 Ok(_) => (),
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
                 Err(error) => return Err(error),
             }
-            clients.admit();
             for event in &events {
-                clients.on_readable(event.id());
+                match event.id() {
+                    LISTENER => clients.accept(),
+                    token => clients.on_event(token, event.is_writable()),
+                }
             }
             clients.on_time(Instant::now());
         }
     }
 }
 
-/// What `accept` says, depending on the system, of a client that has left the queue.
-const LEFT: [ErrorKind; 2] = [ErrorKind::ConnectionAborted, ErrorKind::NotConnected];
-
-fn accept_clients(
-    listener: &TcpListener,
-    registrator: &Registrator,
-    newcomers: &Sender<(Token, Client)>,
-) {
-    let mut is_failing = false;
-    for token in 0.. {
-        match accept_client(listener, registrator, newcomers, token) {
-            Ok(()) => is_failing = false,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return, // the loop is closed
-            Err(error) if LEFT.contains(&error.kind()) => (),
-            Err(error) => {
-                // Most likely we are out of descriptors. The client waits in the system's queue, and we until one of
-                // the others has gone: trying again at once would only keep the processor busy.
-                if !is_failing {
-                    let why = format!("delayserver: cannot accept, and will try again: {error}\n");
-                    let _ = io::stderr().write_all(why.as_bytes()); // `eprintln!` panics when that fails
-                }
-                is_failing = true;
-                thread::sleep(Duration::from_millis(20));
-            }
-        }
-    }
-}
-
-fn accept_client(
-    listener: &TcpListener,
-    registrator: &Registrator,
-    newcomers: &Sender<(Token, Client)>,
-    token: Token,
-) -> io::Result<()> {
-    let (stream, _) = listener.accept()?;
-    stream.set_nonblocking(true)?;
-    let stream = Arc::new(TcpStream::from(stream));
-    // Into the channel first: where there is an event, there is a client. (Nobody receives when the loop is closed.)
-    let sent = newcomers.send((token, Client::new(stream.clone())));
-    sent.map_err(|_| ErrorKind::Interrupted)?;
-    // A client that cannot be registered is disconnected at once.
-    let result = registrator.register(&stream, token, Interests::READABLE);
-    result.inspect_err(|_| drop(stream.shutdown(Shutdown::Both)))
-}
-
-/// Everybody who is connected.
+/// Those who are connected, and the listener for those who are not yet.
 struct Clients {
     registrator: Registrator,
-    newcomers: Receiver<(Token, Client)>,
+    listener: TcpListener,
+    size: usize,
     clients: HashMap<Token, Client>,
-    /// The same, in the order in which their time is up.
+    next_token: Token,
+    /// In the order in which they pass. The listener has one while it pauses.
     deadlines: BTreeSet<(Instant, Token)>,
+    /// When the listener is registered again, if it pauses.
+    paused_until: Option<Instant>,
+    has_complained: bool,
 }
 
 impl Clients {
-    fn new(registrator: Registrator, newcomers: Receiver<(Token, Client)>) -> Clients {
-        let (clients, deadlines) = (HashMap::new(), BTreeSet::new());
+    fn new(registrator: Registrator, listener: TcpListener, size: usize) -> Clients {
         Clients {
             registrator,
-            newcomers,
-            clients,
-            deadlines,
+            listener,
+            size,
+            clients: HashMap::new(),
+            next_token: 0,
+            deadlines: BTreeSet::new(),
+            paused_until: None,
+            has_complained: false,
         }
     }
 
-    fn admit(&mut self) {
-        while let Ok((token, client)) = self.newcomers.try_recv() {
-            self.put(token, client);
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS_AT_ONCE {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.admit(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.has_complained = false;
+                    break;
+                }
+                Err(error) => return self.pause(error),
+            }
         }
+        self.listen();
+    }
+
+    fn admit(&mut self, stream: TcpStream) {
+        let token = self.next_token;
+        let result = stream.set_nonblocking(true).and_then(|()| {
+            let readable = Interests::READABLE;
+            self.registrator.register(&stream, token, readable)
+        });
+        // A client that cannot be registered is disconnected, because `stream` is dropped.
+        if result.is_ok() {
+            self.next_token += 1;
+            self.put(token, Client::new(stream));
+        }
+    }
+
+    /// Asks for an event of the listener, which has none after that until it is registered again.
+    fn listen(&mut self) {
+        if let Some(deadline) = self.paused_until.take() {
+            self.deadlines.remove(&(deadline, LISTENER));
+        }
+        let readable = Interests::READABLE;
+        let result = self
+            .registrator
+            .register(&self.listener, LISTENER, readable);
+        match result {
+            // Closed: the next `poll` will say so.
+            Err(error) if error.kind() != ErrorKind::Interrupted => self.pause(error),
+            _ => (),
+        }
+    }
+
+    /// Most likely we are out of descriptors. The client waits in the system's queue, and the listener stays readable: to
+    /// register it again at once would only keep the processor busy. So it pauses until a client has left.
+    fn pause(&mut self, error: io::Error) {
+        if !mem::replace(&mut self.has_complained, true) {
+            crate::complain(&format!(
+                "delayserver: cannot accept, and will try again: {error}\n"
+            ));
+        }
+        // No client may be ours; then the descriptors of others are what there is to wait for.
+        let deadline = Instant::now() + RETRY_AFTER;
+        self.deadlines.insert((deadline, LISTENER));
+        self.paused_until = Some(deadline);
     }
 
     fn put(&mut self, token: Token, client: Client) {
@@ -132,61 +158,65 @@ impl Clients {
         self.clients.insert(token, client);
     }
 
-    /// A client that is not put back is forgotten, with its stream, registration and deadline.
+    /// A client that is not put back is forgotten, with its stream, registrations and deadline.
     fn take(&mut self, token: Token) -> Option<Client> {
         let client = self.clients.remove(&token)?;
         self.deadlines.remove(&(client.deadline, token));
         Some(client)
     }
 
-    fn on_readable(&mut self, token: Token) {
-        // An event is a hint: this client may have been forgotten since.
-        let Some(mut client) = self.take(token) else {
-            return;
-        };
-        let mut result = client.on_readable();
-        // Registered again even if we need no more data, because its leaving is an event too. But not after the end of
-        // its stream, because the end is reported at every registration.
-        if result.is_ok() && !client.has_finished {
-            let stream = &client.stream;
-            result = self
-                .registrator
-                .register(stream, token, Interests::READABLE);
-        }
-        if result.is_ok() {
-            self.put(token, client);
-        }
+    fn on_event(&mut self, token: Token, is_writable: bool) {
+        let size = self.size;
+        self.turn(token, |client| match is_writable {
+            true => client.on_writable(),
+            false => client.on_readable(size),
+        });
     }
 
     fn on_time(&mut self, now: Instant) {
         while let Some(&(deadline, token)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            let Some(mut client) = self.take(token) else {
-                break;
-            };
-            if client.on_time().is_ok() {
-                self.put(token, client);
+            match token {
+                _ if deadline > now => break,
+                LISTENER => self.listen(),
+                token => self.turn(token, Client::on_time),
             }
         }
     }
 
-    /// Until the next deadline. But a new client that sends nothing causes no event, and must be found before its time to ask
-    /// is up: so, half of that at most.
-    fn sleep_ms(&self) -> i32 {
-        let next = self
-            .deadlines
-            .first()
-            .map(|(deadline, _)| deadline.duration_since(Instant::now()));
-        let sleep = next.unwrap_or(ASK_WITHIN).min(ASK_WITHIN / 2);
-        sleep.as_nanos().div_ceil(1_000_000) as i32
+    /// A client does something, and then wants an event in a direction, or none. After an error it is forgotten.
+    fn turn(
+        &mut self,
+        token: Token,
+        step: impl FnOnce(&mut Client) -> io::Result<Option<Interests>>,
+    ) {
+        // An event is a hint: this client may have been forgotten since.
+        let Some(mut client) = self.take(token) else {
+            return;
+        };
+        let result = step(&mut client).and_then(|wanted| match wanted {
+            Some(interests) => self.registrator.register(&client.stream, token, interests),
+            None => Ok(()),
+        });
+        match result {
+            Ok(()) => self.put(token, client),
+            Err(_) => {
+                drop(client); // first, so that its descriptor is free
+                if self.paused_until.is_some() {
+                    self.listen();
+                }
+            }
+        }
+    }
+
+    fn timeout_ms(&self) -> Option<i32> {
+        let (deadline, _) = self.deadlines.first()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        Some(left.as_nanos().div_ceil(1_000_000) as i32)
     }
 }
 
 struct Client {
-    /// Shared, for a moment, with the thread that registers it first.
-    stream: Arc<TcpStream>,
+    stream: TcpStream,
     stage: Stage,
     deadline: Instant,
     /// The end of its stream was read. The client may be gone, or it has closed only its own direction and waits for its
@@ -197,15 +227,18 @@ struct Client {
 enum Stage {
     /// So much of its request has come.
     Asking(Vec<u8>),
-    /// It gets this response when its time is up.
-    Waiting(Vec<u8>),
+    /// It gets this response when its deadline passes.
+    Waiting(Response),
+    /// It is getting this response, as fast as it takes it. Meanwhile nothing is read.
+    Taking(Response),
     /// It has its answer, and we wait until it closes the connection. If we closed first, while something it sent is
     /// still unread, the system would reset the connection, and an answer that is still on its way would be lost.
     Answered,
 }
 
+/// A step's error says that the client is gone, or is to be. Otherwise it says for which event to register the client.
 impl Client {
-    fn new(stream: Arc<TcpStream>) -> Client {
+    fn new(stream: TcpStream) -> Client {
         Client {
             stream,
             stage: Stage::Asking(Vec::new()),
@@ -214,59 +247,84 @@ impl Client {
         }
     }
 
-    /// One read for each event: what is left will be told again, and nobody who sends fast keeps the others waiting.
-    /// An error says that the client is gone, or is to be.
-    fn on_readable(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 4096];
-        match (&*self.stream).read(&mut buffer) {
-            Ok(0) => self.on_end(),
-            Ok(n) => {
-                self.on_bytes(&buffer[..n]);
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
+    /// One read for each event: what is left is reported again, and a client that sends fast does not keep the others
+    /// waiting.
+    fn on_readable(&mut self, size: usize) -> io::Result<Option<Interests>> {
+        if let Stage::Taking(_) = self.stage {
+            return Ok(None); // `on_writable` registers it when it has its answer
         }
+        let mut buffer = [0; 4096];
+        match (&self.stream).read(&mut buffer) {
+            Ok(0) => return self.on_end(),
+            Ok(n) => self.on_bytes(&buffer[..n], size),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+            Err(error) => return Err(error),
+        }
+        // Even if we need no more data: that it leaves is an event too.
+        Ok(Some(Interests::READABLE))
     }
 
-    fn on_bytes(&mut self, bytes: &[u8]) {
+    fn on_bytes(&mut self, bytes: &[u8], size: usize) {
         // What comes after the request is read and dropped: only so do we see the client leave.
         let Stage::Asking(received) = &mut self.stage else {
             return;
         };
         received.extend_from_slice(bytes);
-        if let Some((delay, response)) = http::reply(received) {
+        if let Some((delay, response)) = http::reply(received, size) {
             self.deadline = Instant::now() + delay;
             self.stage = Stage::Waiting(response);
         }
     }
 
-    fn on_end(&mut self) -> io::Result<()> {
+    /// The end of a stream is reported at every registration, so there is none after it.
+    fn on_end(&mut self) -> io::Result<Option<Interests>> {
         self.has_finished = true;
         match self.stage {
-            Stage::Waiting(_) => Ok(()),
             Stage::Asking(_) | Stage::Answered => Err(ErrorKind::UnexpectedEof.into()),
+            _ => Ok(None),
         }
     }
 
-    fn on_time(&mut self) -> io::Result<()> {
-        let response = match &mut self.stage {
+    fn on_time(&mut self) -> io::Result<Option<Interests>> {
+        let response = match mem::replace(&mut self.stage, Stage::Answered) {
             Stage::Asking(received) => {
                 let reason = b"no whole request came within 10 seconds\n";
-                http::response(received, "408 Request Timeout", reason)
+                http::response(&received, "408 Request Timeout", reason, 0)
             }
-            Stage::Waiting(response) => mem::take(response),
-            Stage::Answered => return Err(ErrorKind::TimedOut.into()),
+            Stage::Waiting(response) => response,
+            Stage::Taking(_) | Stage::Answered => return Err(ErrorKind::TimedOut.into()),
         };
+        self.stage = Stage::Taking(response);
+        self.deadline = Instant::now() + TAKE_WITHIN;
+        self.on_writable()
+    }
+
+    fn on_writable(&mut self) -> io::Result<Option<Interests>> {
+        let Stage::Taking(response) = &mut self.stage else {
+            return Ok(None);
+        };
+        for _ in 0..WRITES_AT_ONCE {
+            match (&self.stream).write(response.rest()) {
+                Ok(n) => response.advance(n),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+            self.deadline = Instant::now() + TAKE_WITHIN;
+            if response.rest().is_empty() {
+                return self.on_taken();
+            }
+        }
+        // If there is room still, the event comes at once, after those of others.
+        Ok(Some(Interests::WRITABLE))
+    }
+
+    fn on_taken(&mut self) -> io::Result<Option<Interests>> {
         self.stage = Stage::Answered;
         self.deadline = Instant::now() + CLOSE_WITHIN;
-        // minimio cannot wait until a stream can be *written* to. It need not, here: this is the first that we send, at
-        // most some 8 KiB, and a send buffer has room for more. Where it has not, the client is given up.
-        (&*self.stream).write_all(&response)?;
         self.stream.shutdown(Shutdown::Write)?;
         match self.has_finished {
             true => Err(ErrorKind::UnexpectedEof.into()),
-            false => Ok(()),
+            false => Ok(Some(Interests::READABLE)),
         }
     }
 }

@@ -25,7 +25,8 @@ pub fn draw(queries: &[Query], record: &Record, is_colored: bool) -> String {
         let [registered_ms, waited_ms, event_ms] = times;
         let figures = [token.to_string(), delay, registered_ms, waited_ms, event_ms];
         let end = record.waited_until(token);
-        let bar = bar(registered, event, end, total, is_colored);
+        let connecting = outcome.connecting_at;
+        let bar = bar([connecting, registered, event], end, total, is_colored);
         let (Ok(answer) | Err(answer)) = &outcome.answer;
         out += &row(figures, &bar, &in_one_line(answer));
     }
@@ -48,10 +49,9 @@ pub fn total_delay_ms(queries: &[Query]) -> u64 {
     queries.iter().map(|query| u64::from(query.delay_ms)).sum()
 }
 
-/// Blank before it was registered, a bar while it waited, a mark where its event came.
+/// Blank at first, dots while it connected, a bar while it waited, a mark where its event came.
 fn bar(
-    registered: Option<Duration>,
-    event: Option<Duration>,
+    [connecting, registered, event]: [Option<Duration>; 3],
     end: Duration,
     total: Duration,
     is_colored: bool,
@@ -61,8 +61,11 @@ fn bar(
             .checked_div(total.as_nanos())
             .unwrap_or(0) as usize
     };
-    let (from, to) = (column(registered.unwrap_or(end)), column(end));
-    let (before, during) = (" ".repeat(from.min(to)), to.saturating_sub(from));
+    let to = column(end);
+    let from = column(registered.unwrap_or(end)).min(to);
+    let began = column(connecting.unwrap_or(end)).min(from);
+    let before = " ".repeat(began) + &".".repeat(from - began);
+    let during = to - from;
     let after = " ".repeat(BAR - 1 - to);
     let mark = match (event, is_colored) {
         (None, _) => " ",

@@ -63,6 +63,26 @@ pub fn readable_pair() -> (TcpStream, net::TcpStream) {
     (near, far)
 }
 
+/// A queue of clients that is as good as full, and more connections than it takes. The last one is still being made.
+pub fn waiting_connection(
+    event_loop: &mut Loop,
+) -> (minimio::TcpListener, Connecting, Vec<Connecting>) {
+    const MANY: usize = 1000;
+    let listener = minimio::TcpListener::bind("127.0.0.1:0").expect("bind");
+    os::set_backlog(&listener, 0);
+    let addr = listener.local_addr().expect("local_addr");
+    let mut made = Vec::new();
+    while made.len() < MANY {
+        let connecting = TcpStream::start_connect(addr).expect("start_connect");
+        event_loop.register_connecting(&connecting, 1);
+        if !event_loop.has_event(1) {
+            return (listener, connecting, made);
+        }
+        made.push(connecting);
+    }
+    panic!("a queue for {MANY} clients is never full");
+}
+
 /// Returns when the stream has something to read: on loopback too, that may be later than the peer's `write`.
 pub fn wait_for_data(stream: &TcpStream) {
     let is_there = os::wait_for_data(stream, PATIENCE.as_millis() as i32);
