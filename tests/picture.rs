@@ -20,6 +20,10 @@ fn the_main_job_is_drawn() {
         let delay = 1000 - 100 * at;
         let path = format!("/{delay}/after-{delay}-ms");
         assert_eq!(picture.texts(lane, "path"), [path]);
+        // First it connects, then it is registered.
+        let connected = picture.places(lane, "connecting", "x2");
+        assert!(connected[0] <= picture.places(lane, "register", "x1")[0]);
+        assert_eq!(connected.len(), 1);
         // Since the start: it was sent a moment before it was registered.
         let start = picture.all("tick").next().unwrap().number("x1").unwrap();
         let event = picture.places(lane, "event", "cx")[0];

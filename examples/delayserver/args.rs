@@ -30,9 +30,9 @@ With --size, an answer has at least BYTES bytes: dots follow the text. A client
 that takes its answer slowly does not keep the others waiting.
 
 The client works with any server that answers such requests, with 64 KiB at
-most. ADDR may have a name: `localhost:8000`. It takes any number of DELAY TEXT
-pairs, waits for all of them at once, and ends with 1 if one of them was not
-answered. It gives up a request that has no connection after MS
+most. ADDR may have a name: `localhost:8000`. The client takes any number of
+DELAY TEXT pairs, waits for all of them at once, and ends with 1 if one of them
+was not answered. It gives up a request that has no connection after MS
 milliseconds (default: 10000), or no whole answer after DELAY and MS.
 Set NO_COLOR to get a plain timeline in a terminal too.
 With --svg it writes the timeline to FILE as well, as a picture for any browser,

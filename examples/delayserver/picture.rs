@@ -150,7 +150,9 @@ impl Picture {
         if let Some(from) = outcome.connecting_at {
             let to = outcome.connected_at.unwrap_or(outcome.ended_at);
             let title = format!("{token}: {path}, connecting, {} to {}", ms(from), ms(to));
-            self.bar("connecting", from, to, y, &title);
+            // On one machine it takes too little time to be seen to scale.
+            let (from, to) = (self.x(from), self.x(to));
+            self.line("connecting", [from.min(to - 5.0), to], [y, y], &title);
         }
         for (at, &registered) in outcome.registered_at.iter().enumerate() {
             // Without an event the kernel waited until the request failed.
@@ -334,7 +336,7 @@ text { font: 12px ui-sans-serif, system-ui, sans-serif; fill: #1f2328 }
 .paper { fill: #ffffff }
 .tick { stroke: #d1d9e0 }
 .kernel { stroke: #a8cdf5; stroke-width: 10 }
-.connecting { stroke: #e3b341; stroke-width: 10 }
+.connecting { stroke: #b8790a; stroke-width: 10 }
 .wait { stroke-width: 16 }
 .events { stroke: #b4a1ee }
 .timeout { stroke: #e2dbfa }
