@@ -44,8 +44,20 @@ pub fn listen() -> (TcpListener, SocketAddr) {
 
 /// A pattern of bytes, in which every place tells which one it is, nearly.
 pub fn byte_at(place: usize) -> u8 {
-    (place % 251) as u8
+    (place % PERIOD) as u8
 }
+
+/// So many bytes of the pattern, as they are from that place on.
+pub fn bytes_at(place: usize, len: usize) -> &'static [u8] {
+    static PATTERN: LazyLock<Vec<u8>> =
+        LazyLock::new(|| (0..PERIOD + MAX_BYTES).map(byte_at).collect());
+    &PATTERN[place % PERIOD..][..len]
+}
+
+const PERIOD: usize = 251;
+
+/// As many as `bytes_at` has.
+pub const MAX_BYTES: usize = 64 << 10;
 
 /// An address at which nobody listens, as long as the stream that has it is there. (One that was given up may be that of
 /// another test's listener a moment later.)
@@ -95,8 +107,7 @@ pub fn fill(mut stream: &TcpStream) -> usize {
     stream.set_nonblocking(true).expect("set_nonblocking");
     let mut written = 0;
     loop {
-        let bytes: Vec<_> = (written..).map(byte_at).take(64 << 10).collect();
-        match stream.write(&bytes) {
+        match stream.write(bytes_at(written, MAX_BYTES)) {
             Ok(n) => written += n,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return written,
             Err(error) => panic!("{error}"),

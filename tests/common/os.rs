@@ -2,6 +2,9 @@
 
 use minimio::TcpStream;
 
+/// How many bytes a send buffer holds that was limited.
+const SEND_BUFFER: usize = 16 << 10;
+
 #[cfg(unix)]
 pub use unix::*;
 #[cfg(windows)]
@@ -9,13 +12,14 @@ pub use windows::*;
 
 #[cfg(unix)]
 mod unix {
-    use super::TcpStream;
-    use std::ffi::{OsString, c_int, c_uint};
+    use super::{SEND_BUFFER, TcpStream};
+    use std::ffi::{OsString, c_int, c_uint, c_void};
     use std::os::fd::{AsFd, AsRawFd, OwnedFd};
     use std::os::unix::ffi::OsStringExt;
     use std::os::unix::process::CommandExt;
     use std::os::unix::thread::JoinHandleExt;
     use std::process::Command;
+    use std::ptr;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::thread::JoinHandle;
 
@@ -45,23 +49,17 @@ mod unix {
 
     const POLLIN: i16 = 1;
 
-    const RLIMIT_NOFILE: c_int = if cfg!(any(target_os = "linux", target_os = "android")) {
-        7
-    } else {
-        8
-    };
     #[repr(C)]
     struct Linger {
         onoff: c_int,
         linger: c_int,
     }
 
-    const SOL_SOCKET_SO_LINGER: (c_int, c_int) =
-        if cfg!(any(target_os = "linux", target_os = "android")) {
-            (1, 13)
-        } else {
-            (0xffff, 0x80)
-        };
+    const IS_LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
+    const SOL_SOCKET: c_int = if IS_LINUX { 1 } else { 0xffff };
+    const SO_LINGER: c_int = if IS_LINUX { 13 } else { 0x80 };
+    const SO_SNDBUF: c_int = if IS_LINUX { 7 } else { 0x1001 };
+    const RLIMIT_NOFILE: c_int = if IS_LINUX { 7 } else { 8 };
     const F_GETFD: c_int = 1;
     const FD_CLOEXEC: c_int = 1;
     pub const SIGINT: c_int = 2;
@@ -75,7 +73,7 @@ mod unix {
             fd: c_int,
             level: c_int,
             name: c_int,
-            value: *const Linger,
+            value: *const c_void,
             len: c_uint,
         ) -> c_int;
         fn listen(fd: c_int, backlog: c_int) -> c_int;
@@ -117,11 +115,20 @@ mod unix {
 
     /// Makes closing it a reset, after which no side has to remember the connection for a while.
     pub fn reset_when_closed(stream: &impl AsFd) {
-        let (level, name) = SOL_SOCKET_SO_LINGER;
         let (onoff, linger) = (1, 0);
-        let (value, len) = (Linger { onoff, linger }, size_of::<Linger>() as c_uint);
+        set_option(stream, SO_LINGER, &Linger { onoff, linger });
+    }
+
+    /// So that less is enough to fill it. (The system may take more than it is told, or less.)
+    pub fn limit_send_buffer(stream: &impl AsFd) {
+        set_option(stream, SO_SNDBUF, &(SEND_BUFFER as c_int));
+    }
+
+    fn set_option<T>(stream: &impl AsFd, name: c_int, value: &T) {
+        let (fd, len) = (stream.as_fd().as_raw_fd(), size_of::<T>() as c_uint);
+        let place = ptr::from_ref(value).cast();
         // SAFETY: the descriptor is open, and `value` is used until the call returns.
-        let result = unsafe { setsockopt(stream.as_fd().as_raw_fd(), level, name, &value, len) };
+        let result = unsafe { setsockopt(fd, SOL_SOCKET, name, place, len) };
         assert_eq!(result, 0, "setsockopt");
     }
 
@@ -202,10 +209,11 @@ mod unix {
 
 #[cfg(windows)]
 mod windows {
-    use super::TcpStream;
-    use std::ffi::OsString;
+    use super::{SEND_BUFFER, TcpStream};
+    use std::ffi::{OsString, c_void};
     use std::os::windows::ffi::OsStringExt;
     use std::os::windows::io::{AsRawSocket, AsSocket, OwnedSocket};
+    use std::ptr;
     use std::thread::JoinHandle;
 
     #[link(name = "kernel32")]
@@ -225,6 +233,7 @@ mod windows {
     type Linger = [u16; 2];
     const SOL_SOCKET: i32 = 0xffff;
     const SO_LINGER: i32 = 0x80;
+    const SO_SNDBUF: i32 = 0x1001;
 
     #[repr(C)]
     struct PollFd {
@@ -237,7 +246,7 @@ mod windows {
 
     #[link(name = "ws2_32")]
     unsafe extern "system" {
-        fn setsockopt(s: usize, level: i32, name: i32, value: *const Linger, len: i32) -> i32;
+        fn setsockopt(s: usize, level: i32, name: i32, value: *const c_void, len: i32) -> i32;
         fn listen(s: usize, backlog: i32) -> i32;
         fn WSAPoll(fds: *mut PollFd, nfds: u32, timeout: i32) -> i32;
     }
@@ -263,9 +272,20 @@ mod windows {
 
     /// Makes closing it a reset, after which no side has to remember the connection for a while.
     pub fn reset_when_closed(stream: &impl AsSocket) {
-        let (socket, value) = (stream.as_socket().as_raw_socket() as usize, [1, 0]);
+        let linger: Linger = [1, 0];
+        set_option(stream, SO_LINGER, &linger);
+    }
+
+    /// So that less is enough to fill it. (The system may take more than it is told, or less.)
+    pub fn limit_send_buffer(stream: &impl AsSocket) {
+        set_option(stream, SO_SNDBUF, &(SEND_BUFFER as i32));
+    }
+
+    fn set_option<T>(stream: &impl AsSocket, name: i32, value: &T) {
+        let socket = stream.as_socket().as_raw_socket() as usize;
+        let (place, len) = (ptr::from_ref(value).cast(), size_of::<T>() as i32);
         // SAFETY: the socket is open, and `value` is used until the call returns.
-        let result = unsafe { setsockopt(socket, SOL_SOCKET, SO_LINGER, &value, 4) };
+        let result = unsafe { setsockopt(socket, SOL_SOCKET, name, place, len) };
         assert_eq!(result, 0, "setsockopt");
     }
 
