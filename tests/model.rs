@@ -5,9 +5,9 @@
 
 mod common;
 
-use common::byte_at;
-use common::os::reset_when_closed;
+use common::os::{limit_send_buffer, reset_when_closed};
 use common::random::{Random, seeds};
+use common::{MAX_BYTES, bytes_at};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -21,11 +21,18 @@ const LOOPS: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    Connect(usize),
-    /// With which loop's registrator, which stream, and which of its tokens.
-    Register(usize, usize, usize),
-    Write(usize, usize),
+    /// Whether the send buffer is small, so that the peer often reads a large part of what is in it.
+    Connect(usize, bool),
+    /// With which loop's registrator, which stream, to wait for what, and which of its tokens.
+    Register(usize, usize, Interests, usize),
     Read(usize, usize),
+    Write(usize, usize),
+    /// Writes until there is no room.
+    Fill(usize),
+    ShutDownWriting(usize),
+    PeerWrites(usize, usize),
+    PeerReads(usize, usize),
+    PeerReadsAll(usize),
     PeerShutsDown(usize),
     PeerResets(usize),
     PeerLeaves(usize),
@@ -41,34 +48,49 @@ enum Op {
     NewPoll(usize),
 }
 
+const DIRECTIONS: [Interests; 2] = [Interests::READABLE, Interests::WRITABLE];
+
 fn sequence(seed: u64) -> Vec<Op> {
     let mut random = Random::new(seed);
-    let len = 1 + random.below(60);
-    let op = |_| {
-        let (stream, event_loop) = (random.below(STREAMS), random.below(8) / 7);
-        let size = random.pick(&[1, 2, 10, 1000, 4095, 4096, 4097, 10_000]);
-        match random.below(100) {
-            0..15 => Op::Connect(stream),
-            15..40 => Op::Register(event_loop, stream, random.below(4)),
-            40..55 => Op::Write(stream, size),
-            55..68 => Op::Read(stream, size),
-            68..70 => Op::PeerShutsDown(stream),
-            70..72 => Op::PeerResets(stream),
-            72..74 => Op::PeerLeaves(stream),
-            74..78 => Op::DropStream(stream),
-            78..80 => Op::CloneRegistrator(event_loop),
-            80..82 => Op::DropRegistrator(event_loop),
-            82..90 => Op::Poll(event_loop, 1 + random.below(64)),
-            90..97 => Op::PollAll(event_loop, 1 + random.below(3)),
-            97 => Op::CloseLoop(event_loop),
-            98 => Op::DropPoll(event_loop),
-            _ => Op::NewPoll(event_loop),
-        }
-    };
-    (0..len).map(op).collect()
+    let len = STREAMS + random.below(100);
+    (0..len).map(|at| any_op(&mut random, at)).collect()
 }
 
-/// Any number may be a token; but no two streams share one here, so that an event tells whose it is.
+/// First all streams are connected.
+fn any_op(random: &mut Random, at: usize) -> Op {
+    let (stream, event_loop) = (random.below(STREAMS), random.below(8) / 7);
+    let size = random.pick(&[1, 2, 10, 1000, 4095, 4096, 4097, 10_000]);
+    let has_small_buffer = random.below(8) > 0;
+    match random.below(100) {
+        _ if at < STREAMS => Op::Connect(at, has_small_buffer),
+        0..8 => Op::Connect(stream, has_small_buffer),
+        8..36 => {
+            let (direction, which) = (random.pick(&DIRECTIONS), random.below(4));
+            Op::Register(event_loop, stream, direction, which)
+        }
+        36..44 => Op::PeerWrites(stream, size),
+        44..53 => Op::Read(stream, size),
+        53..58 => Op::Write(stream, size),
+        58..64 => Op::Fill(stream),
+        64..68 => Op::PeerReads(stream, 8 * size),
+        68..73 => Op::PeerReadsAll(stream),
+        73 => Op::ShutDownWriting(stream),
+        74 => Op::PeerShutsDown(stream),
+        75 => Op::PeerResets(stream),
+        76 => Op::PeerLeaves(stream),
+        77..80 => Op::DropStream(stream),
+        80 => Op::CloneRegistrator(event_loop),
+        81 => Op::DropRegistrator(event_loop),
+        82..90 => Op::Poll(event_loop, 1 + random.below(64)),
+        90..97 => Op::PollAll(event_loop, 1 + random.below(3)),
+        97 if random.below(2) == 0 => Op::CloseLoop(event_loop),
+        97 => Op::DropPoll(event_loop),
+        _ => Op::NewPoll(event_loop),
+    }
+}
+
+/// Any number may be a token; but no two streams share one here, so that an event tells whose it is. The two directions of a
+/// stream do share them.
 fn token(stream: usize, which: usize) -> Token {
     [
         stream,
@@ -81,6 +103,35 @@ fn token(stream: usize, which: usize) -> Token {
 /// No stream has this one.
 const FENCE: Token = 1000;
 
+/// The bytes in one direction of a connection.
+#[derive(Default)]
+struct Flow {
+    written: usize,
+    read: usize,
+}
+
+impl Flow {
+    fn left(&self) -> usize {
+        self.written - self.read
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.left(), "{} bytes", bytes.len());
+        let is_due = bytes == bytes_at(self.read, bytes.len());
+        assert!(is_due, "others than bytes {}.. came", self.read);
+        self.read += bytes.len();
+    }
+}
+
+#[derive(Default)]
+struct Registration {
+    /// The token of which an event is due.
+    due: Option<Token>,
+    /// There was something to read when it was made, or later; it may be that it was read meanwhile. (Always true of a
+    /// registration for writing: the system may make room at any time, by moving bytes to the peer's side.)
+    may_come: bool,
+}
+
 /// A stream, and beside it the model of it.
 struct Stream {
     real: TcpStream,
@@ -88,71 +139,159 @@ struct Stream {
     peer: Option<net::TcpStream>,
     /// The number of the loop to which it belongs.
     owner: Option<usize>,
-    /// The token of which an event is due.
-    armed: Option<Token>,
-    /// There was something to read when it was armed, or later; it may be that it was read meanwhile.
-    may_come: bool,
-    written: usize,
-    read: usize,
+    to_read: Registration,
+    to_write: Registration,
+    from_peer: Flow,
+    to_peer: Flow,
+    /// Something was written since the registration for writing was made. So its event may come too late.
+    has_written: bool,
+    /// An event has said that a write will not block, and nothing was written since.
+    has_promise: bool,
+    /// We send no more.
+    is_shut_down: bool,
+    /// The peer sends no more.
     is_ended: bool,
     is_reset: bool,
 }
 
 impl Stream {
-    fn new() -> Stream {
+    fn new(has_small_buffer: bool) -> Stream {
         let (near, peer) = common::std_pair();
+        peer.set_read_timeout(Some(PATIENCE_FOR_ONE)).unwrap();
+        if has_small_buffer {
+            limit_send_buffer(&near);
+        }
         let real = TcpStream::from(near);
         real.set_nonblocking(true).unwrap();
         Stream {
             real,
             peer: Some(peer),
             owner: None,
-            armed: None,
-            may_come: false,
-            written: 0,
-            read: 0,
+            to_read: Registration::default(),
+            to_write: Registration::default(),
+            from_peer: Flow::default(),
+            to_peer: Flow::default(),
+            has_written: false,
+            has_promise: false,
+            is_shut_down: false,
             is_ended: false,
             is_reset: false,
         }
     }
 
+    fn registration(&mut self, direction: Interests) -> &mut Registration {
+        match direction.is_writable() {
+            true => &mut self.to_write,
+            false => &mut self.to_read,
+        }
+    }
+
     fn is_readable(&self) -> bool {
-        self.read < self.written || self.is_ended || self.is_reset
+        self.from_peer.left() > 0 || self.is_ended || self.is_reset
+    }
+
+    /// There may be room before the peer has read everything, but nothing promises that.
+    fn is_certainly_writable(&self) -> bool {
+        self.to_peer.left() == 0 || self.is_shut_down || self.peer.is_none()
+    }
+
+    /// Most systems reset a connection if a peer leaves something unread, or has left when something arrives.
+    fn may_be_reset(&self) -> bool {
+        self.is_reset || self.peer.is_none() && self.to_peer.left() > 0
     }
 
     fn must_come(&self) -> bool {
-        self.armed.is_some() && self.is_readable()
+        self.to_read.due.is_some() && self.is_readable()
+            || self.to_write.due.is_some() && self.is_certainly_writable()
     }
 
-    fn register(&mut self, event_loop: &EventLoop, token: Token) {
+    fn register(&mut self, event_loop: &EventLoop, direction: Interests, token: Token) {
         let Some(registrator) = event_loop.registrators.last() else {
             return;
         };
-        let result = registrator.register(&self.real, token, Interests::READABLE);
+        let result = registrator.register(&self.real, token, direction);
         let expected = if event_loop.is_closed {
             Err(ErrorKind::Interrupted)
         } else if self.owner.is_some_and(|owner| owner != event_loop.number) {
             Err(ErrorKind::InvalidInput)
         } else {
             self.owner = Some(event_loop.number);
-            // On some systems, what has been read since is no reason for a one-shot event not to come.
-            let has_come_true = self.armed.is_some() && self.may_come;
-            self.armed = Some(token);
-            self.may_come = self.is_readable() || has_come_true;
+            self.is_registered(direction, token);
             Ok(())
         };
         assert_eq!(result.map_err(|error| error.kind()), expected, "register");
     }
 
-    fn peer_does(&mut self, action: impl FnOnce(&mut Stream)) {
-        if !self.is_ended && !self.is_reset {
-            action(self);
-            self.may_come |= self.is_readable();
+    fn is_registered(&mut self, direction: Interests, token: Token) {
+        let is_ready = direction.is_writable() || self.is_readable();
+        let registration = self.registration(direction);
+        let was_due = registration.due.replace(token).is_some();
+        // On some systems, what has been read since is no reason for a one-shot event not to come.
+        registration.may_come = is_ready || was_due && registration.may_come;
+        if direction.is_writable() {
+            self.has_written &= was_due;
         }
     }
 
-    fn peer(&mut self) -> &mut net::TcpStream {
-        self.peer.as_mut().expect("it has left")
+    fn on_event(&mut self, direction: Interests) {
+        let registration = self.registration(direction);
+        registration.due = None;
+        assert!(registration.may_come, "there is nothing to read");
+        if direction.is_writable() {
+            self.has_promise |= !self.has_written;
+        }
+    }
+
+    fn peer_does(&mut self, action: impl FnOnce(&mut Stream, &mut net::TcpStream)) {
+        if let Some(mut peer) = self.peer.take() {
+            action(self, &mut peer);
+            self.peer = Some(peer);
+            self.to_read.may_come |= self.is_readable();
+        }
+    }
+
+    fn peer_writes(&mut self, size: usize) {
+        self.peer_does(|stream, peer| {
+            if !stream.is_ended {
+                let bytes = bytes_at(stream.from_peer.written, size);
+                peer.write_all(bytes).unwrap();
+                stream.from_peer.written += size;
+            }
+        });
+    }
+
+    /// No more than was written, and that arrives, whatever has become of the loop.
+    fn peer_reads(&mut self, size: usize) {
+        self.peer_does(|stream, peer| {
+            let mut buffer = vec![0; size.min(stream.to_peer.left())];
+            peer.read_exact(&mut buffer).expect("what was written");
+            buffer
+                .chunks(MAX_BYTES)
+                .for_each(|bytes| stream.to_peer.read(bytes));
+        });
+    }
+
+    fn peer_shuts_down(&mut self) {
+        self.peer_does(|stream, peer| {
+            if !mem::replace(&mut stream.is_ended, true) {
+                peer.shutdown(Shutdown::Write).unwrap();
+            }
+        });
+    }
+
+    fn peer_resets(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            common::reset(peer);
+            self.is_reset = true;
+            self.to_read.may_come = true;
+        }
+    }
+
+    fn peer_leaves(&mut self) {
+        if self.peer.take().is_some() {
+            self.is_ended = true;
+            self.to_read.may_come = true;
+        }
     }
 
     fn read(&mut self, size: usize) {
@@ -161,19 +300,11 @@ impl Stream {
         loop {
             match self.real.read(&mut buffer) {
                 Ok(0) => {
-                    assert!(
-                        self.is_reset || self.is_ended && self.read == self.written,
-                        "an end"
-                    );
-                    self.read = self.written;
+                    let is_end = self.is_ended && self.from_peer.left() == 0;
+                    assert!(is_end || self.may_be_reset(), "an end");
+                    self.from_peer.read = self.from_peer.written;
                 }
-                Ok(n) => {
-                    assert!(n <= self.written - self.read, "{n} bytes");
-                    for byte in &buffer[..n] {
-                        assert_eq!(*byte, byte_at(self.read), "byte {}", self.read);
-                        self.read += 1;
-                    }
-                }
+                Ok(n) => self.from_peer.read(&buffer[..n]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if self.is_readable() {
                         // It is on its way.
@@ -183,23 +314,77 @@ impl Stream {
                     }
                 }
                 Err(error) => {
-                    assert!(self.is_reset, "{error}");
+                    assert!(self.may_be_reset(), "{error}");
                     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-                    self.read = self.written;
+                    self.from_peer.read = self.from_peer.written;
                 }
             }
             return;
         }
     }
-}
 
-impl Drop for Stream {
+    /// Returns how much there was room for.
+    fn write(&mut self, size: usize) -> usize {
+        let has_promise = mem::take(&mut self.has_promise);
+        match self.real.write(bytes_at(self.to_peer.written, size)) {
+            Ok(n) => {
+                assert!(!self.is_shut_down && n > 0, "{n} bytes were written");
+                self.to_peer.written += n;
+                self.has_written = true;
+                n
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                assert!(!self.is_shut_down, "it would not block, but fail");
+                assert!(!has_promise, "there was an event, and there is no room");
+                0
+            }
+            Err(error) => {
+                assert!(self.is_shut_down || self.may_be_reset(), "{error}");
+                0
+            }
+        }
+    }
+
+    fn fill(&mut self) {
+        while self.write(MAX_BYTES) > 0 {}
+    }
+
+    fn shut_down_writing(&mut self) {
+        if self.is_shut_down {
+            return;
+        }
+        match self.real.shutdown(Shutdown::Write) {
+            Ok(()) => self.is_shut_down = true,
+            Err(error) => assert!(self.may_be_reset(), "{error}"),
+        }
+    }
+
+    /// Drops the stream. What it has written arrives, and then the end; unless it has left something unread, because closing
+    /// may reset the connection then.
+    ///
     /// The system remembers a connection for a minute, on the side that has ended it first; and with ten thousands of them
     /// it takes its time to find a free port. So the side that ends it last resets it.
-    fn drop(&mut self) {
+    fn leave(self) {
+        let (is_ended, left) = (self.is_ended, self.to_peer.left());
+        let all_arrives = self.from_peer.left() == 0 && !(is_ended && left == 0);
         match &self.peer {
-            Some(peer) if !self.is_ended => reset_when_closed(peer),
+            Some(peer) if !is_ended => reset_when_closed(peer),
+            Some(_) if all_arrives => (),
             _ => reset_when_closed(&self.real),
+        }
+        let Stream {
+            real,
+            peer,
+            mut to_peer,
+            ..
+        } = self;
+        drop(real);
+        if let (Some(mut peer), true) = (peer, all_arrives) {
+            let mut rest = Vec::new();
+            peer.read_to_end(&mut rest)
+                .expect("what was written, and its end");
+            rest.chunks(MAX_BYTES).for_each(|bytes| to_peer.read(bytes));
+            assert_eq!(to_peer.left(), 0, "bytes are missing");
         }
     }
 }
@@ -212,15 +397,15 @@ struct EventLoop {
     is_closed: bool,
     /// By their capacity, each used again and again.
     events: HashMap<usize, Events>,
-    /// Readable all the time.
+    /// Readable all the time, and writable.
     fence: Stream,
 }
 
 impl EventLoop {
     fn new(number: usize) -> EventLoop {
         let poll = Poll::new().unwrap();
-        let mut fence = Stream::new();
-        fence.peer().write_all(b"!").unwrap();
+        let mut fence = Stream::new(false);
+        fence.peer_writes(1);
         common::wait_for_data(&fence.real);
         EventLoop {
             number,
@@ -243,10 +428,10 @@ impl EventLoop {
         }
     }
 
-    /// Returns whether `FENCE` was among what came.
-    fn poll(&mut self, streams: &mut Streams, capacity: usize, timeout: Duration) -> bool {
+    /// Returns how often `FENCE` was among what came: as often as it can, if nothing will ever come.
+    fn poll(&mut self, streams: &mut Streams, capacity: usize, timeout: Duration) -> usize {
         let Some(poll) = &mut self.poll else {
-            return true;
+            return DIRECTIONS.len();
         };
         let events = self.events.entry(capacity);
         let events = events.or_insert_with(|| Events::with_capacity(capacity));
@@ -259,24 +444,28 @@ impl EventLoop {
                 "a closed loop has slept"
             );
             assert!(events.is_empty());
-            return true;
+            return DIRECTIONS.len();
         }
         let n = result.unwrap();
         assert_eq!(n, events.len());
         assert!(n <= capacity, "{n} events");
         assert!(n > 0 || timeout.is_zero(), "no event comes");
         for event in events.iter().filter(|event| event.id() != FENCE) {
-            let stream = streams.iter_mut().flatten().find(|stream| {
-                stream.armed == Some(event.id()) && stream.owner == Some(self.number)
+            assert_ne!(event.is_readable(), event.is_writable());
+            let direction = DIRECTIONS[usize::from(event.is_writable())];
+            let is_mine = |stream: &&mut Stream| stream.owner == Some(self.number);
+            let mut mine = streams.iter_mut().flatten().filter(is_mine);
+            let its = mine.find_map(|stream| {
+                let due = stream.registration(direction).due;
+                (due == Some(event.id())).then_some(stream)
             });
-            let stream = stream.unwrap_or_else(|| panic!("nobody's event: {}", event.id()));
-            assert!(stream.may_come, "there is nothing to read: {}", event.id());
-            stream.armed = None;
+            let stream = its.unwrap_or_else(|| panic!("it answers no registration: {event:?}"));
+            stream.on_event(direction);
         }
-        events.iter().any(|event| event.id() == FENCE)
+        events.iter().filter(|event| event.id() == FENCE).count()
     }
 
-    /// All that must come; and then what was readable all the time comes next, and nothing but that.
+    /// All that must come; and then what was ready all the time comes next, and nothing but that.
     fn poll_all(&mut self, streams: &mut Streams, capacity: usize) {
         let number = self.number;
         let must_come = |streams: &Streams| {
@@ -289,12 +478,16 @@ impl EventLoop {
         while self.poll.is_some() && !self.is_closed && must_come(streams) {
             self.poll(streams, capacity, PATIENCE_FOR_ONE);
         }
-        if let Some(poll) = &self.poll {
-            let _ = poll
-                .registrator()
-                .register(&self.fence.real, FENCE, Interests::READABLE);
+        for direction in DIRECTIONS {
+            if let Some(poll) = &self.poll {
+                let registrator = poll.registrator();
+                let _ = registrator.register(&self.fence.real, FENCE, direction);
+            }
         }
-        while !self.poll(streams, capacity, PATIENCE_FOR_ONE) {}
+        let mut fences = 0;
+        while fences < DIRECTIONS.len() {
+            fences += self.poll(streams, capacity, PATIENCE_FOR_ONE);
+        }
     }
 }
 
@@ -303,75 +496,109 @@ type Streams = [Option<Stream>; STREAMS];
 /// What is waited for comes in no time, if it comes.
 const PATIENCE_FOR_ONE: Duration = Duration::from_secs(10);
 
-/// An operation on what is not there does nothing, so that any part of a sequence is a sequence.
-fn run(sequence: &[Op]) {
-    let mut streams: Streams = Default::default();
-    let mut loops: [EventLoop; LOOPS] = [EventLoop::new(0), EventLoop::new(1)];
-    let mut loops_made = LOOPS;
-    for op in sequence {
-        let with = |streams: &mut Streams, at: usize, action: &dyn Fn(&mut Stream)| {
-            streams[at].iter_mut().for_each(action)
-        };
-        match *op {
-            Op::Connect(at) => streams[at] = Some(Stream::new()),
-            Op::Register(event_loop, at, which) => with(&mut streams, at, &|stream| {
-                stream.register(&loops[event_loop], token(at, which));
-            }),
-            Op::Read(at, size) => with(&mut streams, at, &|stream| stream.read(size)),
-            Op::Write(at, size) => with(&mut streams, at, &|stream| {
-                stream.peer_does(|stream| {
-                    let bytes = (stream.written..).map(byte_at).take(size);
-                    stream.peer().write_all(&bytes.collect::<Vec<_>>()).unwrap();
-                    stream.written += size;
-                });
-            }),
-            Op::PeerShutsDown(at) => with(&mut streams, at, &|stream| {
-                stream.peer_does(|stream| {
-                    stream.peer().shutdown(Shutdown::Write).unwrap();
-                    stream.is_ended = true;
-                });
-            }),
-            Op::PeerResets(at) => with(&mut streams, at, &|stream| {
-                stream.peer_does(|stream| {
-                    stream.peer.take().into_iter().for_each(common::reset);
-                    stream.is_reset = true;
-                });
-            }),
-            Op::PeerLeaves(at) => with(&mut streams, at, &|stream| {
-                stream.peer_does(|stream| {
-                    stream.peer = None;
-                    stream.is_ended = true;
-                });
-            }),
-            Op::DropStream(at) => streams[at] = None,
+struct World {
+    streams: Streams,
+    loops: [EventLoop; LOOPS],
+    loops_made: usize,
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            streams: Default::default(),
+            loops: [EventLoop::new(0), EventLoop::new(1)],
+            loops_made: LOOPS,
+        }
+    }
+
+    /// An operation on what is not there does nothing, so that any part of a sequence is a sequence.
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Connect(at, has_small_buffer) => {
+                self.replace(at, Some(Stream::new(has_small_buffer)))
+            }
+            Op::DropStream(at) => self.replace(at, None),
             Op::CloneRegistrator(at) => {
-                let one_more = loops[at].registrators.last().cloned();
-                loops[at].registrators.extend(one_more);
+                let one_more = self.loops[at].registrators.last().cloned();
+                self.loops[at].registrators.extend(one_more);
             }
-            Op::DropRegistrator(at) => drop(loops[at].registrators.pop()),
+            Op::DropRegistrator(at) => drop(self.loops[at].registrators.pop()),
             Op::Poll(at, capacity) => {
-                loops[at].poll(&mut streams, capacity, Duration::ZERO);
+                self.loops[at].poll(&mut self.streams, capacity, Duration::ZERO);
             }
-            Op::PollAll(at, capacity) => loops[at].poll_all(&mut streams, capacity),
-            Op::CloseLoop(at) => loops[at].close(),
+            Op::PollAll(at, capacity) => self.loops[at].poll_all(&mut self.streams, capacity),
+            Op::CloseLoop(at) => self.loops[at].close(),
             Op::DropPoll(at) => {
-                loops[at].poll = None;
-                loops[at].is_closed = true;
+                self.loops[at].poll = None;
+                self.loops[at].is_closed = true;
             }
             Op::NewPoll(at) => {
-                loops[at] = EventLoop::new(loops_made);
-                loops_made += 1;
+                self.loops[at] = EventLoop::new(self.loops_made);
+                self.loops_made += 1;
+            }
+            on_a_stream => self.apply_to_stream(on_a_stream),
+        }
+    }
+
+    fn replace(&mut self, at: usize, stream: Option<Stream>) {
+        let old = mem::replace(&mut self.streams[at], stream);
+        old.into_iter().for_each(Stream::leave);
+    }
+
+    fn apply_to_stream(&mut self, op: Op) {
+        let mut with = |at: usize, action: &dyn Fn(&mut Stream)| {
+            self.streams[at].iter_mut().for_each(action);
+        };
+        match op {
+            Op::Register(event_loop, at, direction, which) => {
+                let event_loop = &self.loops[event_loop];
+                with(at, &|it| {
+                    it.register(event_loop, direction, token(at, which))
+                });
+            }
+            Op::Read(at, size) => with(at, &|it| it.read(size)),
+            Op::Write(at, size) => with(at, &|it| {
+                it.write(size);
+            }),
+            Op::Fill(at) => with(at, &Stream::fill),
+            Op::ShutDownWriting(at) => with(at, &Stream::shut_down_writing),
+            Op::PeerWrites(at, size) => with(at, &|it| it.peer_writes(size)),
+            Op::PeerReads(at, size) => with(at, &|it| it.peer_reads(size)),
+            Op::PeerReadsAll(at) => with(at, &|it| it.peer_reads(usize::MAX)),
+            Op::PeerShutsDown(at) => with(at, &Stream::peer_shuts_down),
+            Op::PeerResets(at) => with(at, &Stream::peer_resets),
+            Op::PeerLeaves(at) => with(at, &Stream::peer_leaves),
+            _ => unreachable!("{op:?}"),
+        }
+    }
+
+    /// What must come comes, also when the peers have read everything; what an event has promised is true; and no byte is
+    /// lost.
+    fn end(mut self) {
+        for reads_all in [false, true] {
+            if reads_all {
+                let streams = self.streams.iter_mut().flatten();
+                streams.for_each(|stream| stream.peer_reads(usize::MAX));
+            }
+            for event_loop in &mut self.loops {
+                event_loop.poll_all(&mut self.streams, 64);
             }
         }
-    }
-    for event_loop in &mut loops {
-        event_loop.poll_all(&mut streams, 64);
-    }
-    for stream in streams.iter_mut().flatten() {
-        while stream.read < stream.written {
-            stream.read(777);
+        drop(self.loops);
+        for mut stream in self.streams.into_iter().flatten() {
+            while stream.from_peer.left() > 0 {
+                stream.read(777);
+            }
+            stream.write(1);
+            stream.leave();
         }
     }
+}
+
+fn run(sequence: &[Op]) {
+    let mut world = World::new();
+    sequence.iter().for_each(|op| world.apply(*op));
+    world.end();
 }
 
 fn fails(sequence: &[Op]) -> bool {
