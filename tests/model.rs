@@ -7,7 +7,7 @@ mod common;
 
 use common::os::{limit_send_buffer, reset_when_closed};
 use common::random::{Random, seeds};
-use common::{MAX_BYTES, bytes_at};
+use common::{DIRECTIONS, MAX_BYTES, bytes_at};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -47,8 +47,6 @@ enum Op {
     DropPoll(usize),
     NewPoll(usize),
 }
-
-const DIRECTIONS: [Interests; 2] = [Interests::READABLE, Interests::WRITABLE];
 
 fn sequence(seed: u64) -> Vec<Op> {
     let mut random = Random::new(seed);

@@ -1,12 +1,14 @@
-//! Registrars, readers, a writer and the poller, all at once, in random steps. And when they are done, what must hold in
-//! whatever order they met: each registration gave its event, and none gave two; every byte came, and none came twice.
+//! Threads that register, read, write and poll, all at once, in random steps, while the peers read and write. And when they
+//! are done, what must hold in whatever order they met: each registration gave its event, and none gave two; every byte
+//! came, and none came twice.
 //!
 //! For each hundred of the model's sequences, there is one of these.
 
 mod common;
 
+use common::os::limit_send_buffer;
 use common::random::{Random, seeds};
-use common::{Loop, byte_at, pair, readable_pair};
+use common::{DIRECTIONS, Loop, bytes_at, pair, readable_pair};
 use minimio::{Interests, Registrator, TcpStream, Token};
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -18,16 +20,14 @@ const PHASES: usize = 4;
 const STEPS: usize = 100;
 const SIZES: [usize; 6] = [1, 2, 100, 1000, 4096, 5000];
 
+/// The peers are sent so many times as much, so that now and then there is no room.
+const TO_PEER: usize = 12;
+
 /// The token that ends a phase.
 const LAST: Token = usize::MAX;
 
-struct Stream {
-    near: TcpStream,
-    asked: Mutex<Asked>,
-    received: Mutex<usize>,
-}
-
-/// What the stream was registered for. No two registrations have the same token.
+/// What a stream was registered for, in one direction. No two registrations have the same token. (The two directions do use
+/// the same ones.)
 #[derive(Default)]
 struct Asked {
     count: usize,
@@ -36,108 +36,164 @@ struct Asked {
     replaced: HashSet<Token>,
 }
 
-impl Stream {
-    fn new(near: TcpStream) -> Stream {
-        near.set_nonblocking(true).unwrap();
-        let (asked, received) = Default::default();
-        Stream {
-            near,
-            asked,
-            received,
+/// The bytes in one direction. One thread writes at a time, and one reads, because otherwise their order would not be known.
+#[derive(Default)]
+struct Flow {
+    written: Mutex<usize>,
+    read: Mutex<usize>,
+}
+
+impl Flow {
+    fn write(&self, mut stream: impl Write, size: usize) {
+        let mut written = self.written.lock().unwrap();
+        match stream.write(bytes_at(*written, size)) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+            result => *written += result.unwrap(),
         }
     }
 
-    fn register(&self, number: usize, registrator: &Registrator, may_replace: bool) {
-        let mut asked = self.asked.lock().unwrap();
+    fn read(&self, mut stream: impl Read, size: usize) {
+        let (mut read, mut buffer) = (self.read.lock().unwrap(), vec![0; size]);
+        let n = match stream.read(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            result => result.unwrap(),
+        };
+        assert!(n > 0, "an end");
+        let is_due = buffer[..n] == *bytes_at(*read, n);
+        assert!(is_due, "others than bytes {read}.. came");
+        *read += n;
+    }
+
+    fn left(&self) -> usize {
+        let read = *self.read.lock().unwrap();
+        *self.written.lock().unwrap() - read
+    }
+}
+
+struct Connection {
+    number: usize,
+    near: TcpStream,
+    far: net::TcpStream,
+    to_read: Mutex<Asked>,
+    to_write: Mutex<Asked>,
+    from_peer: Flow,
+    to_peer: Flow,
+}
+
+impl Connection {
+    fn new(number: usize) -> Connection {
+        let (near, far) = pair();
+        near.set_nonblocking(true).unwrap();
+        limit_send_buffer(&near);
+        let (to_read, to_write, from_peer, to_peer) = Default::default();
+        Connection {
+            number,
+            near,
+            far,
+            to_read,
+            to_write,
+            from_peer,
+            to_peer,
+        }
+    }
+
+    fn asked(&self, is_writable: bool) -> &Mutex<Asked> {
+        match is_writable {
+            true => &self.to_write,
+            false => &self.to_read,
+        }
+    }
+
+    fn register(&self, direction: Interests, registrator: &Registrator, may_replace: bool) {
+        let mut asked = self.asked(direction.is_writable()).lock().unwrap();
         if asked.due.is_some() && !may_replace {
             return;
         }
-        let token = number + STREAMS * asked.count;
+        let token = self.number + STREAMS * asked.count;
         let replaced = asked.due.replace(token);
         asked.replaced.extend(replaced);
         asked.count += 1;
-        registrator
-            .register(&self.near, token, Interests::READABLE)
-            .unwrap();
+        registrator.register(&self.near, token, direction).unwrap();
     }
 
-    fn event(&self, token: Token) {
-        let mut asked = self.asked.lock().unwrap();
+    fn event(&self, is_writable: bool, token: Token) {
+        let mut asked = self.asked(is_writable).lock().unwrap();
         match asked.due == Some(token) {
             true => asked.due = None,
             false => assert!(asked.replaced.remove(&token), "{token} comes uncalled-for"),
         }
     }
 
-    fn is_due(&self) -> bool {
-        self.asked.lock().unwrap().due.is_some()
+    fn is_due(&self, is_writable: bool) -> bool {
+        self.asked(is_writable).lock().unwrap().due.is_some()
     }
 
-    /// Of several readers, one reads at a time, for only so it is known what it should get.
     fn read(&self, size: usize) {
-        let (mut received, mut buffer) = (self.received.lock().unwrap(), vec![0; size]);
-        let n = match (&self.near).read(&mut buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            result => result.unwrap(),
-        };
-        assert_ne!(n, 0, "the peer has not left");
-        for byte in &buffer[..n] {
-            assert_eq!(*byte, byte_at(*received), "byte {received}");
-            *received += 1;
+        self.from_peer.read(&self.near, size);
+    }
+
+    fn write(&self, size: usize) {
+        self.to_peer.write(&self.near, TO_PEER * size);
+    }
+
+    fn peer_writes(&self, size: usize) {
+        self.from_peer.write(&self.far, size);
+    }
+
+    /// Reads no more than there is, because it would wait for more.
+    fn peer_reads(&self, size: usize) {
+        match self.to_peer.left() {
+            0 => (),
+            left => self.to_peer.read(&self.far, left.min(TO_PEER * size)),
         }
     }
 
-    fn read_all(&self, written: usize) {
+    fn read_all(&self) {
         self.near.set_nonblocking(false).unwrap();
-        while *self.received.lock().unwrap() < written {
+        while self.from_peer.left() > 0 {
             self.read(777);
         }
         self.near.set_nonblocking(true).unwrap();
     }
-}
 
-struct Peer {
-    far: net::TcpStream,
-    written: usize,
-}
-
-impl Peer {
-    fn write(&mut self, size: usize) {
-        let bytes: Vec<_> = (self.written..).map(byte_at).take(size).collect();
-        self.far.write_all(&bytes).unwrap();
-        self.written += size;
+    fn peer_reads_all(&self) {
+        while self.to_peer.left() > 0 {
+            self.peer_reads(5000);
+        }
     }
 }
 
-/// Everybody at once, each with random steps of its own.
-fn mingle(random: &mut Random, event_loop: &mut Loop, streams: &[Stream], peers: &mut [Peer]) {
+/// What a thread does again and again: with which connection, how many bytes, and in which direction.
+type Action<'a> = dyn Fn(&Connection, usize, Interests) + Sync + 'a;
+
+/// All at once, each with random steps of its own.
+fn mingle(random: &mut Random, event_loop: &mut Loop, connections: &[Connection]) {
     let may_replace = random.below(2) == 1;
     let registrator = &event_loop.registrator.clone();
     let (last, _peer) = readable_pair();
-    let mut steps = || {
-        let mut random = Random::new(random.below(1 << 30) as u64);
-        (0..STEPS).map(move |_| (random.below(STREAMS), random.pick(&SIZES)))
-    };
+    let register = |it: &Connection, _, direction| it.register(direction, registrator, may_replace);
+    let actions: [&Action; 8] = [
+        &register,
+        &register,
+        &|it, size, _| it.read(size),
+        &|it, size, _| it.read(size),
+        &|it, size, _| it.write(size),
+        &|it, size, _| it.write(size),
+        &|it, size, _| it.peer_writes(size),
+        &|it, size, _| it.peer_reads(size),
+    ];
     thread::scope(|threads| {
-        threads.spawn(|| take_events_until_last(event_loop, streams));
-        let mut actors = Vec::new();
-        for _ in 0..2 {
-            let (registering, reading) = (steps(), steps());
-            actors.push(threads.spawn(move || {
-                for (at, _) in registering {
-                    streams[at].register(at, registrator, may_replace);
+        threads.spawn(|| take_events_until_last(event_loop, connections));
+        let actors = actions.map(|action| {
+            let mut random = Random::new(random.below(1 << 30) as u64);
+            threads.spawn(move || {
+                for _ in 0..STEPS {
+                    let (at, size) = (random.below(STREAMS), random.pick(&SIZES));
+                    action(&connections[at], size, random.pick(&DIRECTIONS));
                 }
-            }));
-            actors.push(threads.spawn(move || {
-                for (at, size) in reading {
-                    streams[at].read(size);
-                }
-            }));
-        }
-        for (at, size) in steps() {
-            peers[at].write(size);
-        }
-        let results: Vec<_> = actors.into_iter().map(|actor| actor.join()).collect();
+            })
+        });
+        let results = actors.map(|actor| actor.join());
         registrator
             .register(&last, LAST, Interests::READABLE)
             .unwrap();
@@ -145,48 +201,45 @@ fn mingle(random: &mut Random, event_loop: &mut Loop, streams: &[Stream], peers:
     });
 }
 
-fn take_events_until_last(event_loop: &mut Loop, streams: &[Stream]) {
-    let mut is_over = false;
-    while !is_over {
-        for token in event_loop.wait() {
-            match token {
-                LAST => is_over = true,
-                _ => streams[token % STREAMS].event(token),
-            }
-        }
+/// Returns whether `LAST` was among them.
+fn take_events(event_loop: &mut Loop, connections: &[Connection]) -> bool {
+    event_loop.wait();
+    for event in event_loop.events.iter().filter(|it| it.id() != LAST) {
+        connections[event.id() % STREAMS].event(event.is_writable(), event.id());
     }
+    event_loop.events.iter().any(|event| event.id() == LAST)
 }
 
-/// What is still due comes when there is something to read; then nothing comes any more, and all the bytes are there.
-fn settle(event_loop: &mut Loop, streams: &[Stream], peers: &mut [Peer]) {
-    for (stream, peer) in streams.iter().zip(peers.iter_mut()) {
-        if stream.is_due() {
-            peer.write(1);
+fn take_events_until_last(event_loop: &mut Loop, connections: &[Connection]) {
+    while !take_events(event_loop, connections) {}
+}
+
+/// What is still due comes when there is something to read, or room to write; then nothing comes any more, and all the bytes
+/// are there.
+fn settle(event_loop: &mut Loop, connections: &[Connection]) {
+    for connection in connections {
+        if connection.is_due(false) {
+            connection.peer_writes(1);
         }
+        connection.peer_reads_all();
     }
-    while streams.iter().any(Stream::is_due) {
-        for token in event_loop.wait() {
-            streams[token % STREAMS].event(token);
-        }
+    let is_due = |it: &Connection| it.is_due(false) || it.is_due(true);
+    while connections.iter().any(is_due) {
+        take_events(event_loop, connections);
     }
     event_loop.expect_none();
-    for (stream, peer) in streams.iter().zip(peers) {
-        stream.read_all(peer.written);
-    }
+    connections.iter().for_each(Connection::read_all);
 }
 
 #[test]
 fn whoever_meets_whom_each_registration_gives_one_event_and_no_byte_is_lost() {
     for seed in seeds(100, "model_threads") {
         let mut random = Random::new(seed);
-        let mut event_loop = Loop::with_capacity(1 + random.below(STREAMS));
-        let (streams, mut peers): (Vec<_>, Vec<_>) = (0..STREAMS)
-            .map(|_| pair())
-            .map(|(near, far)| (Stream::new(near), Peer { far, written: 0 }))
-            .unzip();
+        let mut event_loop = Loop::with_capacity(1 + random.below(2 * STREAMS));
+        let connections: Vec<_> = (0..STREAMS).map(Connection::new).collect();
         for _ in 0..PHASES {
-            mingle(&mut random, &mut event_loop, &streams, &mut peers);
-            settle(&mut event_loop, &streams, &mut peers);
+            mingle(&mut random, &mut event_loop, &connections);
+            settle(&mut event_loop, &connections);
         }
     }
 }

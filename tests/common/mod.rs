@@ -18,6 +18,9 @@ use std::time::Duration;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a stream can be registered for.
+pub const DIRECTIONS: [Interests; 2] = [Interests::READABLE, Interests::WRITABLE];
+
 /// A connection: the end that is tested, and the peer's.
 pub fn pair() -> (TcpStream, net::TcpStream) {
     let (near, far) = std_pair();
