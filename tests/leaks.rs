@@ -6,8 +6,8 @@ mod common;
 
 use common::counting::{Counting, allocations, live_bytes};
 use common::os::{count_open_handles, reset_when_closed};
-use common::{Loop, STATES, pair, stream_in};
-use minimio::{Interests, Poll};
+use common::{DIRECTIONS, Loop, STATES, make_room, pair, stream_in};
+use minimio::{Poll, TcpStream};
 use std::io::{Read, Write};
 
 /// One life of a loop and a stream, ended at the stage, and in the order, that the number says.
@@ -15,23 +15,31 @@ fn live(number: usize) {
     let mut event_loop = Loop::new();
     let (mut stream, mut peer) = pair();
     let clone = event_loop.registrator.clone();
-    let stage = number % 6;
+    let (stage, writes) = (number % 6, number / 24 % 2 == 1);
+    let register = |event_loop: &Loop, stream: &TcpStream, token| {
+        event_loop.register(stream, token);
+        if writes {
+            event_loop.register_to_write(stream, token);
+        }
+    };
     if stage >= 1 {
-        event_loop.register(&stream, 1);
+        register(&event_loop, &stream, 1);
     }
     if stage >= 2 {
         peer.write_all(b"!").unwrap();
     }
     if stage >= 3 {
-        event_loop.expect(&[1]);
+        event_loop.expect(if writes { &[1, 1] } else { &[1] });
     }
     if stage >= 4 {
         stream.read_exact(&mut [0]).unwrap();
-        event_loop.register(&stream, 2);
+        register(&event_loop, &stream, 2);
     }
     if stage >= 5 {
         clone.close_loop().unwrap();
-        clone.register(&stream, 3, Interests::READABLE).unwrap_err();
+        for direction in DIRECTIONS {
+            clone.register(&stream, 3, direction).unwrap_err();
+        }
     }
     match number / 6 % 4 {
         0 => drop((event_loop, stream, clone, peer)),
@@ -48,7 +56,7 @@ static GLOBAL: Counting = Counting;
 #[track_caller]
 fn leaves_nothing(times: usize, mut live: impl FnMut(usize)) {
     let in_use = || (live_bytes(), count_open_handles());
-    live(200); // whatever is made once, for all, is there after these
+    live(60); // whatever is made once, for all, is there after these
     let before = in_use();
     assert!(allocations() > 0 && before.1 > 0, "this counts nothing");
     live(times);
@@ -62,12 +70,13 @@ fn nothing_is_left_of_thousands_of_lives() {
     // A stream that is gone leaves nothing in a loop that goes on.
     for state in STATES {
         let mut event_loop = Loop::new();
-        leaves_nothing(10_000, |times| {
+        make_room(&mut event_loop);
+        leaves_nothing(500, |times| {
             for at in 1..=times {
                 let (stream, _peer) = stream_in(state, &mut event_loop);
                 reset_when_closed(&stream);
                 drop(stream);
-                if at % 100 == 0 {
+                if at % 20 == 0 {
                     // What the system still has to say about them, it says now.
                     event_loop.expect_none();
                 }
@@ -77,11 +86,11 @@ fn nothing_is_left_of_thousands_of_lives() {
 
     // A loop that is gone leaves nothing in streams that go on, and they go on well.
     for state in STATES {
-        leaves_nothing(200, |times| {
+        leaves_nothing(50, |times| {
             for _ in 0..times {
                 let mut event_loop = Loop::new();
-                let (mut stream, mut peer) = stream_in(state, &mut event_loop);
                 drop(stream_in(state, &mut event_loop));
+                let (mut stream, mut peer) = stream_in(state, &mut event_loop);
                 drop(event_loop);
                 peer.write_all(b"?").unwrap();
                 stream.read_exact(&mut [0]).unwrap();
@@ -92,15 +101,15 @@ fn nothing_is_left_of_thousands_of_lives() {
     // It is not kept open by a stream.
     let (stream, _peer) = pair();
     let before = count_open_handles();
-    for _ in 0..20 {
+    for direction in DIRECTIONS.repeat(10) {
         let _ = Poll::new()
             .unwrap()
             .registrator()
-            .register(&stream, 1, Interests::READABLE);
+            .register(&stream, 1, direction);
     }
     let poll = Poll::new().unwrap();
     let registrator = poll.registrator();
-    let _ = registrator.register(&stream, 1, Interests::READABLE);
+    let _ = registrator.register(&stream, 1, DIRECTIONS[0]);
     drop((poll, registrator));
     assert_eq!(count_open_handles(), before);
 }
