@@ -1,16 +1,16 @@
 //! Events at full speed for a while, from streams that come and go, registered by four threads: none is lost, and neither
-//! memory nor descriptors become more.
+//! memory nor descriptors become more. Every second stream also sends back what it receives, when it has an event for that.
 //!
 //! `SOAK_S` says for how many seconds (2, if it does not), `SOAK_STREAMS` how many streams (400).
 //!
-//! One test, for it looks at what the whole process uses.
+//! One test, because it looks at what the whole process uses.
 
 mod common;
 
 use common::counting::{self, Counting};
-use common::os::{allow_open_handles, count_open_handles, reset_when_closed};
+use common::os::{allow_open_handles, count_open_handles, limit_send_buffer, reset_when_closed};
 use common::random::Random;
-use common::{PATIENCE, std_pair, within_patience};
+use common::{DIRECTIONS, PATIENCE, fill, std_pair, within_patience};
 use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{ErrorKind, Read, Write};
 use std::net;
@@ -27,11 +27,14 @@ const THREADS: usize = 4;
 /// One of so many events ends a connection and begins another.
 const LIVES: usize = 50;
 
+/// One of so many answers has to wait for room.
+const FULL: usize = 8;
+
 static EVENTS: AtomicUsize = AtomicUsize::new(0);
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
-/// A connection of which one byte is always under way, and so one event.
+/// A connection of which one byte is always under way, in one direction or the other, and so one event.
 struct Connection {
     near: TcpStream,
     far: net::TcpStream,
@@ -44,7 +47,11 @@ struct Worker {
     registrator: Registrator,
     random: Random,
     connections: Vec<Connection>,
+    buffer: Vec<u8>,
 }
+
+/// The token of an event, and whether it is one for writing.
+type Happened = (Token, bool);
 
 /// A token tells the thread, the connection's place there, and how many have been at that place before.
 fn token(thread: usize, place: usize, life: usize) -> Token {
@@ -54,12 +61,13 @@ fn token(thread: usize, place: usize, life: usize) -> Token {
 impl Worker {
     fn new(number: usize, registrator: Registrator) -> Worker {
         let random = Random::new(number as u64);
-        let connections = Vec::new();
+        let (connections, buffer) = (Vec::new(), vec![0; 64 << 10]);
         Worker {
             number,
             registrator,
             random,
             connections,
+            buffer,
         }
     }
 
@@ -69,6 +77,7 @@ impl Worker {
         // Otherwise the system remembers each connection for a while, and has no address left soon.
         reset_when_closed(&near);
         reset_when_closed(&far);
+        limit_send_buffer(&near);
         CONNECTIONS.fetch_add(1, SeqCst);
         let near = TcpStream::from(near);
         let token = token(self.number, place, life);
@@ -80,26 +89,29 @@ impl Worker {
         }
     }
 
+    fn register(&self, connection: &Connection, direction: Interests) {
+        self.registrator
+            .register(&connection.near, connection.token, direction)
+            .expect("register");
+    }
+
     /// Sends a byte, of which there will be an event.
     fn send(&mut self, place: usize) {
-        let connection = &mut self.connections[place];
-        let register = || {
-            self.registrator
-                .register(&connection.near, connection.token, Interests::READABLE)
-                .expect("register")
-        };
+        let registers_first = self.random.below(2) == 0;
+        let connection = &self.connections[place];
+        let register = || self.register(connection, Interests::READABLE);
         let send = || {
             (&connection.far)
                 .write_all(&[connection.sent])
                 .expect("write")
         };
-        match self.random.below(2) {
-            0 => (register(), send()),
-            _ => (send(), register()),
+        match registers_first {
+            true => (register(), send()),
+            false => (send(), register()),
         };
     }
 
-    /// Takes the byte. The event was no empty promise, for nobody else reads.
+    /// Takes the byte. The event was no empty promise, because no other thread reads.
     fn receive(&mut self, place: usize) {
         let connection = &mut self.connections[place];
         let mut buffer = [0; 2];
@@ -108,24 +120,48 @@ impl Worker {
         connection.sent = connection.sent.wrapping_add(1);
     }
 
+    /// Waits until there is room for an answer. If there is none, the peer makes some.
+    fn ask_for_room(&mut self, place: usize) {
+        let is_full = self.random.below(FULL) == 0;
+        let connection = &self.connections[place];
+        let mut unread = match is_full {
+            true => fill(&connection.near),
+            false => 0,
+        };
+        self.register(connection, Interests::WRITABLE);
+        while unread > 0 {
+            let n = unread.min(self.buffer.len());
+            let bytes = &mut self.buffer[..n];
+            (&connection.far).read_exact(bytes).expect("what filled it");
+            unread -= n;
+        }
+    }
+
+    /// Sends the last byte back. The event was no empty promise, because no other thread writes.
+    fn answer(&mut self, place: usize) {
+        let connection = &mut self.connections[place];
+        let (received, mut answer) = ([connection.sent.wrapping_sub(1)], [0]);
+        connection.near.write_all(&received).expect("write");
+        connection.far.read_exact(&mut answer).expect("read");
+        assert_eq!(answer, received, "what was answered");
+    }
+
     /// Ends a connection of which an event is under way, or will be when it is reset, and puts another in its place.
     fn renew(&mut self, place: usize) {
         let life = (self.connections[place].token >> 14) + 1;
         let new = self.connect(place, life);
         let old = mem::replace(&mut self.connections[place], new);
-        let Connection {
-            near, far, token, ..
-        } = old;
-        self.registrator
-            .register(&near, token, Interests::READABLE)
-            .expect("register");
+        for direction in DIRECTIONS {
+            self.register(&old, direction);
+        }
+        let Connection { near, far, .. } = old;
         match self.random.below(2) {
             0 => drop((far, near)),
             _ => drop((near, far)),
         }
     }
 
-    fn run(mut self, tokens: &Receiver<Token>, streams: usize) {
+    fn run(mut self, events: &Receiver<Happened>, streams: usize) {
         for place in 0..streams {
             let connection = self.connect(place, 0);
             self.connections.push(connection);
@@ -133,26 +169,35 @@ impl Worker {
         }
         let mut under_way = streams;
         while under_way > 0 {
-            let token = tokens.recv_timeout(PATIENCE).expect("no event is lost");
+            let (token, is_writable) = events.recv_timeout(PATIENCE).expect("no event is lost");
             let place = (token >> 2) & 0xFFF;
             if self.connections[place].token != token {
                 continue; // of an earlier life
             }
             EVENTS.fetch_add(1, SeqCst);
-            self.receive(place);
-            if IS_OVER.load(SeqCst) {
-                under_way -= 1;
-                continue;
+            match is_writable {
+                true => self.answer(place),
+                false => self.receive(place),
             }
-            if self.random.below(LIVES) == 0 {
-                self.renew(place);
+            match IS_OVER.load(SeqCst) {
+                true => under_way -= 1,
+                false => self.go_on(place, is_writable),
             }
-            self.send(place);
         }
+    }
+
+    fn go_on(&mut self, place: usize, has_answered: bool) {
+        if place % 2 == 0 && !has_answered {
+            return self.ask_for_room(place);
+        }
+        if self.random.below(LIVES) == 0 {
+            self.renew(place);
+        }
+        self.send(place);
     }
 }
 
-fn poll_and_hand_on(mut poll: Poll, senders: &[Sender<Token>]) {
+fn poll_and_hand_on(mut poll: Poll, senders: &[Sender<Happened>]) {
     let mut events = Events::with_capacity(256);
     loop {
         match poll.poll(&mut events, None) {
@@ -161,8 +206,8 @@ fn poll_and_hand_on(mut poll: Poll, senders: &[Sender<Token>]) {
             Err(error) => panic!("{error}"),
         }
         for event in &events {
-            // Nobody receives any more when it is over, and the events of earlier lives are all that comes.
-            let _ = senders[event.id() % THREADS].send(event.id());
+            // When it is over, only events of earlier lives come, and no thread receives them.
+            let _ = senders[event.id() % THREADS].send((event.id(), event.is_writable()));
         }
     }
 }
@@ -202,9 +247,9 @@ fn it_runs_and_runs_and_nothing_grows() {
     let registrator = poll.registrator();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel()).unzip();
     let poller = thread::spawn(move || poll_and_hand_on(poll, &senders));
-    let worker = |(number, tokens)| {
+    let worker = |(number, events)| {
         let worker = Worker::new(number, registrator.clone());
-        thread::spawn(move || worker.run(&tokens, streams / THREADS))
+        thread::spawn(move || worker.run(&events, streams / THREADS))
     };
     let workers: Vec<_> = receivers.into_iter().enumerate().map(worker).collect();
 
