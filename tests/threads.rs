@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{Loop, PATIENCE, byte_at, pair, readable_pair, within_patience};
+use common::{
+    DIRECTIONS, Loop, MAX_BYTES, PATIENCE, byte_at, bytes_at, full_pair, pair, read_pattern,
+    readable_pair, within_patience,
+};
 use minimio::{Interests, TcpStream, Token};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -13,11 +16,13 @@ use std::thread;
 use std::time::Instant;
 use std::{hint, net};
 
-/// Eight threads register a thousand streams, again and again, while one polls: each registration gives one event.
+/// Eight threads register a thousand streams, in both directions, again and again, while one polls: each registration gives
+/// one event.
 #[test]
 fn eight_threads_register_a_thousand_streams() {
     const THREADS: usize = 8;
     const STREAMS: usize = 1000;
+    const TOKENS: usize = 2 * STREAMS;
     const ROUNDS: usize = 5;
     common::os::allow_open_handles(2 * STREAMS + 100);
     let mut event_loop = Loop::new();
@@ -26,11 +31,13 @@ fn eight_threads_register_a_thousand_streams() {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel()).unzip();
 
     let poller = thread::spawn(move || {
-        let mut left = STREAMS * ROUNDS;
+        let mut left = TOKENS * ROUNDS;
         while left > 0 {
-            for token in event_loop.wait() {
-                senders[token % THREADS].send(token).unwrap();
-                left -= 1;
+            left -= event_loop.wait().len();
+            for event in &event_loop.events {
+                let token = event.id();
+                assert_eq!(event.is_writable(), DIRECTIONS[token % 2].is_writable());
+                senders[token / 2 % THREADS].send(token).unwrap();
             }
         }
         event_loop.expect_none();
@@ -41,10 +48,10 @@ fn eight_threads_register_a_thousand_streams() {
             let (registrator, pairs) = (&registrator, &pairs);
             threads.spawn(move || {
                 let register = |token: Token| {
-                    registrator.register(&pairs[token].0, token, Interests::READABLE)
+                    registrator.register(&pairs[token / 2].0, token, DIRECTIONS[token % 2])
                 };
                 let mut counts = HashMap::new();
-                for token in (number..STREAMS).step_by(THREADS) {
+                for token in (0..TOKENS).filter(|token| token / 2 % THREADS == number) {
                     register(token).unwrap();
                     counts.insert(token, 0);
                 }
@@ -71,7 +78,7 @@ fn eight_threads_register_a_thousand_streams() {
 #[test]
 fn many_threads_register_one_stream() {
     const THREADS: usize = 3;
-    for _ in 0..300 {
+    for direction in DIRECTIONS.repeat(150) {
         let mut event_loop = Loop::new();
         let (stream, mut peer) = pair();
         let are_there = AtomicUsize::new(0);
@@ -80,15 +87,9 @@ fn many_threads_register_one_stream() {
                 let (registrator, stream, are_there) =
                     (&event_loop.registrator, &stream, &are_there);
                 threads.spawn(move || {
-                    // Closer together than a barrier, which wakes one after the other.
-                    are_there.fetch_add(1, SeqCst);
-                    while are_there.load(SeqCst) < THREADS {
-                        hint::spin_loop();
-                    }
+                    meet(are_there, THREADS);
                     for _ in 0..3 {
-                        registrator
-                            .register(stream, token, Interests::READABLE)
-                            .unwrap();
+                        registrator.register(stream, token, direction).unwrap();
                     }
                 });
             }
@@ -103,7 +104,38 @@ fn many_threads_register_one_stream() {
     }
 }
 
-/// Of two loops that want the same stream at once, one gets it.
+/// Returns when so many threads are there: closer together than from a barrier, which wakes one after the other.
+fn meet(are_there: &AtomicUsize, threads: usize) {
+    are_there.fetch_add(1, SeqCst);
+    while are_there.load(SeqCst) < threads {
+        hint::spin_loop();
+    }
+}
+
+/// None has been registered before, and each gives its event.
+#[test]
+fn both_directions_are_registered_for_the_first_time_at_the_same_moment() {
+    for _ in 0..500 {
+        let mut event_loop = Loop::new();
+        let (stream, mut peer) = pair();
+        let are_there = AtomicUsize::new(0);
+        thread::scope(|threads| {
+            for direction in DIRECTIONS {
+                let (registrator, stream, are_there) =
+                    (&event_loop.registrator, &stream, &are_there);
+                threads.spawn(move || {
+                    meet(are_there, DIRECTIONS.len());
+                    let token = usize::from(direction.is_writable());
+                    registrator.register(stream, token, direction).unwrap();
+                });
+            }
+        });
+        peer.write_all(b"!").unwrap();
+        event_loop.expect(&[0, 1]);
+    }
+}
+
+/// Of two loops that want the same stream at once, one gets it, for both directions.
 #[test]
 fn many_loops_want_one_stream() {
     const LOOPS: usize = 4;
@@ -114,13 +146,12 @@ fn many_loops_want_one_stream() {
         let winners: Vec<bool> = thread::scope(|threads| {
             let registering: Vec<_> = loops
                 .iter()
-                .map(|event_loop| {
-                    threads.spawn(|| {
+                .zip(DIRECTIONS.repeat(LOOPS / 2))
+                .map(|(event_loop, direction)| {
+                    let (stream, start) = (&stream, &start);
+                    threads.spawn(move || {
                         start.wait();
-                        match event_loop
-                            .registrator
-                            .register(&stream, 1, Interests::READABLE)
-                        {
+                        match event_loop.registrator.register(stream, 1, direction) {
                             Ok(()) => true,
                             Err(error) => {
                                 assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -207,7 +238,92 @@ fn readers_in_other_threads_lose_nothing() {
     );
 }
 
+/// The same for writers: one thread polls and hands tokens on, another one writes and registers again.
+#[test]
+fn writers_in_other_threads_lose_nothing() {
+    const STREAMS: usize = 16;
+    const LEN: usize = 512 << 10;
+    let mut event_loop = Loop::new();
+    let registrator = event_loop.registrator.clone();
+    let (near, far): (Vec<TcpStream>, Vec<net::TcpStream>) = (0..STREAMS).map(|_| pair()).unzip();
+    let (sender, tokens) = mpsc::channel();
+    for (token, stream) in near.iter().enumerate() {
+        stream.set_nonblocking(true).unwrap();
+        common::os::limit_send_buffer(stream);
+        event_loop.register_to_write(stream, token);
+    }
+    let poller = thread::spawn(move || {
+        while event_loop.poll.poll(&mut event_loop.events, None).is_ok() {
+            let tokens = event_loop.events.iter().map(|event| event.id());
+            tokens.for_each(|token| sender.send(token).unwrap());
+        }
+    });
+    let reader = |peer| thread::spawn(move || read_pattern(&peer, LEN));
+    let readers: Vec<_> = far.into_iter().map(reader).collect();
+
+    let mut sent = [0; STREAMS];
+    while sent.iter().any(|sent| *sent < LEN) {
+        let token = tokens.recv_timeout(PATIENCE).expect("an event");
+        let (mut stream, sent) = (&near[token], &mut sent[token]);
+        *sent += stream
+            .write(bytes_at(*sent, MAX_BYTES.min(LEN - *sent)))
+            .expect("that there is room, because no other thread writes");
+        if *sent < LEN {
+            let writable = Interests::WRITABLE;
+            registrator.register(stream, token, writable).unwrap();
+        }
+    }
+    for reader in readers {
+        within_patience(|| reader.join()).unwrap();
+    }
+    registrator.close_loop().unwrap();
+    within_patience(|| poller.join()).unwrap();
+}
+
+/// One thread waits in `write`, until the peer reads, and another registers in both directions.
+#[test]
+fn a_registration_beside_a_write_gives_an_event() {
+    const LEN: usize = 16 << 20;
+    let mut event_loop = Loop::new();
+    let (stream, mut peer) = pair();
+    let written = AtomicUsize::new(0);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            while written.load(SeqCst) < LEN {
+                let place = written.load(SeqCst);
+                let n = (&stream).write(bytes_at(place, MAX_BYTES)).unwrap();
+                written.fetch_add(n, SeqCst);
+            }
+        });
+        while written.load(SeqCst) == 0 {
+            thread::yield_now();
+        }
+        event_loop.register(&stream, 1);
+        event_loop.register_to_write(&stream, 2);
+        read_pattern(&peer, LEN);
+    });
+    peer.write_all(b"!").unwrap();
+    event_loop.expect(&[1, 2]);
+}
+
 /// Windows cancels what a thread has begun when the thread ends, unless a port is there for it.
+#[test]
+fn a_registration_for_writing_outlives_its_thread() {
+    for _ in 0..20 {
+        let register = || {
+            let mut event_loop = Loop::new();
+            let full = full_pair(&mut event_loop, 1);
+            (event_loop, full)
+        };
+        let (mut event_loop, (stream, peer, written)) = thread::spawn(register).join().unwrap();
+        event_loop.expect_none();
+        read_pattern(&peer, written);
+        event_loop.expect(&[1]);
+        assert_eq!((&stream).write(b"!").unwrap(), 1);
+    }
+}
+
+/// The same for reading.
 #[test]
 fn a_registration_outlives_its_thread() {
     for _ in 0..20 {
@@ -317,9 +433,8 @@ fn a_poll_and_a_read_wait_for_each_other() {
     let registrator = event_loop.registrator.clone();
     let ((polled, mut polled_peer), (read, mut read_peer)) = (pair(), pair());
     let (sender, answers) = mpsc::channel();
-    let register = |stream: &TcpStream, token| {
-        let readable = Interests::READABLE;
-        registrator.register(stream, token, readable).unwrap();
+    let register = |stream: &TcpStream, token, direction| {
+        registrator.register(stream, token, direction).unwrap();
     };
     thread::scope(|threads| {
         let (to_poll, to_read) = (sender.clone(), sender);
@@ -339,9 +454,13 @@ fn a_poll_and_a_read_wait_for_each_other() {
             }
         });
         let mut is_answered = |round: usize| {
-            register(&read, 2);
-            register(&polled, 1);
-            let (peer, answer) = match round % 2 {
+            register(&read, 2, Interests::READABLE);
+            if round % 3 == 2 {
+                register(&polled, 1, Interests::WRITABLE);
+                return answers.recv_timeout(PATIENCE) == Ok("poll");
+            }
+            register(&polled, 1, Interests::READABLE);
+            let (peer, answer) = match round % 3 {
                 0 => (&mut polled_peer, "poll"),
                 _ => (&mut read_peer, "read"),
             };
@@ -397,7 +516,7 @@ fn a_registration_beside_two_readers_gives_an_event() {
 #[test]
 fn two_threads_register_one_stream_at_the_same_moment() {
     let mut event_loop = Loop::new();
-    for _ in 0..2000 {
+    for direction in DIRECTIONS.repeat(1000) {
         let (stream, mut peer) = pair();
         let to_come = AtomicUsize::new(2);
         let register = |token| {
@@ -405,7 +524,8 @@ fn two_threads_register_one_stream_at_the_same_moment() {
             while to_come.load(SeqCst) > 0 {
                 thread::yield_now();
             }
-            event_loop.register(&stream, token);
+            let registrator = &event_loop.registrator;
+            registrator.register(&stream, token, direction).unwrap();
         };
         thread::scope(|threads| {
             threads.spawn(|| register(1));
@@ -449,9 +569,8 @@ fn reads_beside_a_poll() {
         });
         let others: Vec<_> = (0..4).map(|_| pair()).collect();
         let came = others.iter().enumerate().all(|(at, (near, far))| {
-            registrator
-                .register(near, at + 1, Interests::READABLE)
-                .unwrap();
+            let direction = DIRECTIONS[at % 2];
+            registrator.register(near, at + 1, direction).unwrap();
             (&*far).write_all(b"!").unwrap();
             tokens.recv_timeout(PATIENCE) == Ok(at + 1)
         });

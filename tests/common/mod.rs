@@ -104,6 +104,13 @@ pub fn wait_for_data(stream: &TcpStream) {
     assert!(is_there, "no data came within {PATIENCE:?}");
 }
 
+/// The same for a stream that was registered: on Windows, what comes goes to the buffer that the stream has lent.
+pub fn wait_for_data_unless_lent(stream: &TcpStream) {
+    if cfg!(unix) {
+        wait_for_data(stream);
+    }
+}
+
 /// Writes until there is no room. Returns how many bytes that took. (The system may make room a moment later, when it has
 /// moved bytes to the peer's side.)
 pub fn fill(mut stream: &TcpStream) -> usize {
@@ -118,10 +125,29 @@ pub fn fill(mut stream: &TcpStream) -> usize {
     }
 }
 
-/// The same for a stream that was registered: on Windows, what comes goes to the buffer that the stream has lent.
-pub fn wait_for_data_unless_lent(stream: &TcpStream) {
-    if cfg!(unix) {
-        wait_for_data(stream);
+/// A stream that is registered for writing, and has no room. Returns how many bytes its peer has to read, until there is.
+pub fn full_pair(event_loop: &mut Loop, token: Token) -> (TcpStream, net::TcpStream, usize) {
+    let (stream, peer) = pair();
+    os::limit_send_buffer(&stream);
+    let mut written = fill(&stream);
+    // The system may still be moving bytes to the peer's side. But where there is an event, there is room.
+    while event_loop.is_writable(&stream, token) {
+        let more = fill(&stream);
+        assert_ne!(more, 0, "an event, and no room");
+        written += more;
+    }
+    (stream, peer, written)
+}
+
+/// Reads so many bytes of the pattern.
+pub fn read_pattern(mut peer: &net::TcpStream, len: usize) {
+    let (mut received, mut buffer) = (0, vec![0; MAX_BYTES]);
+    while received < len {
+        let room = &mut buffer[..MAX_BYTES.min(len - received)];
+        let n = peer.read(room).expect("read");
+        assert!(n > 0, "the end, after {received} of {len} bytes");
+        assert!(room[..n] == *bytes_at(received, n), "after byte {received}");
+        received += n;
     }
 }
 
