@@ -7,9 +7,9 @@
 
 mod common;
 
-use common::os::count_open_handles;
-use common::{Loop, PATIENCE, alone, pair, readable_pair};
-use minimio::{Events, Interests, Poll};
+use common::os::{count_open_handles, duplicate};
+use common::{DIRECTIONS, Loop, PATIENCE, alone, pair, readable_pair};
+use minimio::{Events, Interests, Poll, TcpStream};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,9 +19,12 @@ use std::{mem, thread};
 
 /// What this backend calls, when it does what.
 struct Calls {
-    new: &'static [&'static str],
+    /// Which call, and for the how manieth time.
+    new: &'static [(&'static str, usize)],
     register: &'static str,
     poll: &'static str,
+    /// How often a `poll` does that, when a stream waits to write.
+    waits: usize,
     wake: &'static str,
 }
 
@@ -36,20 +39,28 @@ const KEVENT: &str = if cfg!(target_os = "netbsd") {
 
 const CALLS: Calls = if HAS_EPOLL {
     Calls {
-        new: &["epoll_create1", "eventfd", "epoll_ctl"],
+        new: &[
+            ("epoll_create1", 1),
+            ("epoll_create1", 2),
+            ("eventfd", 1),
+            ("epoll_ctl", 1),
+            ("epoll_ctl", 2),
+        ],
         register: "epoll_ctl",
         poll: "epoll_wait",
+        waits: 2,
         wake: "write",
     }
 } else {
     Calls {
         new: if cfg!(target_vendor = "apple") {
-            &["kqueue", KEVENT]
+            &[("kqueue", 1), (KEVENT, 1)]
         } else {
-            &["kqueue", "fcntl", KEVENT]
+            &[("kqueue", 1), ("fcntl", 1), (KEVENT, 1)]
         },
         register: KEVENT,
         poll: KEVENT,
+        waits: 1,
         wake: if cfg!(any(target_os = "netbsd", target_os = "openbsd")) {
             "write"
         } else {
@@ -71,12 +82,19 @@ const ENFILE: c_int = 23;
 const EMFILE: c_int = 24;
 const ENOSPC: c_int = 28;
 
+/// When this thread calls that function for the `nth` time, it fails with that `errno`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Fault {
+    call: &'static str,
+    nth: usize,
+    errno: c_int,
+}
+
 #[allow(clippy::missing_const_for_thread_local)] // it is const; on one target, clippy does not see that
 mod of_this_thread {
-    use super::{Cell, c_int};
+    use super::{Cell, Fault};
     thread_local! {
-        /// The next call of that name, by this thread, fails with that `errno`.
-        pub static FAULT: Cell<Option<(&'static str, c_int)>> = const { Cell::new(None) };
+        pub static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
         /// What happens in other threads before that call returns.
         pub static MEANWHILE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
     }
@@ -84,9 +102,11 @@ mod of_this_thread {
 use of_this_thread::{FAULT, MEANWHILE};
 
 fn due(call: &str) -> Option<c_int> {
-    let (_, errno) = FAULT.get().filter(|fault| fault.0 == call)?;
-    FAULT.set(None);
-    Some(errno)
+    let mut fault = FAULT.get().filter(|fault| fault.call == call)?;
+    fault.nth -= 1;
+    let is_due = fault.nth == 0;
+    FAULT.set((!is_due).then_some(fault));
+    is_due.then_some(fault.errno)
 }
 
 macro_rules! may_fail {
@@ -180,7 +200,18 @@ fn next(name: &str) -> *mut c_void {
 /// that all is well.)
 #[track_caller]
 fn with_fault<T>(call: &'static str, errno: c_int, action: impl FnOnce() -> T) -> T {
-    FAULT.set(Some((call, errno)));
+    with_nth_fault(call, 1, errno, action)
+}
+
+/// The same when it is called for the `nth` time.
+#[track_caller]
+fn with_nth_fault<T>(
+    call: &'static str,
+    nth: usize,
+    errno: c_int,
+    action: impl FnOnce() -> T,
+) -> T {
+    FAULT.set(Some(Fault { call, nth, errno }));
     let result = action();
     assert_eq!(FAULT.replace(None), None, "this did not happen");
     result
@@ -199,9 +230,9 @@ fn assert_tells(error: &io::Error, call: &str, errno: c_int) {
 fn a_loop_that_cannot_be_made_leaves_nothing_behind() {
     let _alone = alone();
     let before = count_open_handles();
-    for call in CALLS.new {
+    for (call, nth) in CALLS.new {
         for errno in [EMFILE, ENFILE, ENOMEM, ENOSPC] {
-            let error = with_fault(call, errno, Poll::new).unwrap_err();
+            let error = with_nth_fault(call, *nth, errno, Poll::new).unwrap_err();
             assert_tells(&error, call, errno);
             assert_eq!(count_open_handles(), before, "{error}");
         }
@@ -215,16 +246,14 @@ fn a_stream_that_could_not_be_registered_may_be_registered_later() {
     let mut event_loop = Loop::new();
     for errno in [ENOMEM, ENOSPC, EINVAL] {
         let (stream, _peer) = readable_pair();
-        for _first_and_second_time in 0..2 {
-            let error = with_fault(CALLS.register, errno, || {
-                event_loop
-                    .registrator
-                    .register(&stream, 1, Interests::READABLE)
-            })
-            .unwrap_err();
+        // Each for the first time, and once more.
+        for direction in DIRECTIONS.repeat(2) {
+            let registrator = event_loop.registrator.clone();
+            let register = |token| registrator.register(&stream, token, direction);
+            let error = with_fault(CALLS.register, errno, || register(1)).unwrap_err();
             assert_tells(&error, CALLS.register, errno);
             event_loop.expect_none();
-            event_loop.register(&stream, 2);
+            register(2).unwrap();
             event_loop.expect(&[2]);
         }
     }
@@ -235,17 +264,16 @@ fn a_stream_that_could_not_be_registered_may_be_registered_later() {
 fn a_stream_whose_descriptor_was_closed_is_an_error() {
     let _alone = alone();
     let mut event_loop = Loop::new();
-    for was_registered in [false, true] {
+    let directions = DIRECTIONS.repeat(2);
+    for (was_registered, direction) in [false, false, true, true].into_iter().zip(directions) {
         let (stream, peer) = pair();
+        let registrator = &event_loop.registrator;
         if was_registered {
-            event_loop.register(&stream, 1);
+            registrator.register(&stream, 1, direction).unwrap();
         }
         // SAFETY: nobody else opens anything, and so the number is nobody's.
         unsafe { close(stream.as_raw_fd()) };
-        let registrator = &event_loop.registrator;
-        let error = registrator
-            .register(&stream, 2, Interests::READABLE)
-            .unwrap_err();
+        let error = registrator.register(&stream, 2, direction).unwrap_err();
         // For `stream` to close.
         // SAFETY: the number is nobody's.
         unsafe { dup2(peer.as_raw_fd(), stream.as_raw_fd()) };
@@ -273,6 +301,48 @@ fn a_wait_that_fails_loses_no_event() {
     }
 }
 
+/// On Linux it is the second of two waits.
+#[test]
+fn a_wait_for_writers_that_fails_loses_no_event() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (stream, _peer) = readable_pair();
+    let mut events = Events::with_capacity(8);
+    for errno in [EBADF, EINVAL, ENOMEM] {
+        event_loop.register_to_write(&stream, 1);
+        let result = with_nth_fault(CALLS.poll, CALLS.waits, errno, || {
+            event_loop.poll.poll(&mut events, None)
+        });
+        assert_tells(&result.unwrap_err(), CALLS.poll, errno);
+        assert!(events.is_empty());
+        event_loop.expect(&[1]);
+    }
+}
+
+/// Those for reading are in hand by then: they will not be reported again.
+#[test]
+fn a_wait_for_writers_that_fails_loses_no_event_of_readers() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (stream, _peer) = readable_pair();
+    event_loop.register(&stream, 1);
+    event_loop.register_to_write(&stream, 2);
+    let result = with_nth_fault(CALLS.poll, CALLS.waits, ENOMEM, || {
+        event_loop.poll.poll(&mut event_loop.events, None)
+    });
+    match HAS_EPOLL {
+        true => {
+            assert_eq!(result.unwrap(), 1);
+            assert_eq!(event_loop.events[0].id(), 1);
+            event_loop.expect(&[2]);
+        }
+        false => {
+            assert_tells(&result.unwrap_err(), CALLS.poll, ENOMEM);
+            event_loop.expect(&[1, 2]);
+        }
+    }
+}
+
 #[test]
 fn a_signal_is_no_failure() {
     let _alone = alone();
@@ -280,11 +350,14 @@ fn a_signal_is_no_failure() {
     let (stream, _peer) = readable_pair();
     let mut events = Events::with_capacity(8);
     for timeout in [None, Some(60_000)] {
-        event_loop.register(&stream, 1);
-        let n = with_fault(CALLS.poll, EINTR, || {
-            event_loop.poll.poll(&mut events, timeout)
-        });
-        assert_eq!(n.unwrap(), 1);
+        for (direction, nth) in DIRECTIONS.into_iter().zip([1, CALLS.waits]) {
+            let registrator = &event_loop.registrator;
+            registrator.register(&stream, 1, direction).unwrap();
+            let n = with_nth_fault(CALLS.poll, nth, EINTR, || {
+                event_loop.poll.poll(&mut events, timeout)
+            });
+            assert_eq!(n.unwrap(), 1);
+        }
     }
     for timeout in [0, 20] {
         let n = with_fault(CALLS.poll, EINTR, || {
@@ -359,8 +432,8 @@ fn a_loop_that_could_not_be_closed_is_closed_by_dropping_it() {
 fn a_system_without_receipts_is_not_supported() {
     let _alone = alone();
     let before = count_open_handles();
-    let call = CALLS.new.last().unwrap();
-    let result = with_fault(call, 0, Poll::new);
+    let (call, nth) = CALLS.new.last().unwrap();
+    let result = with_nth_fault(call, *nth, 0, Poll::new);
     let result = result.map(drop).map_err(|error| error.kind());
     let expected = if HAS_EPOLL {
         Ok(())
@@ -394,13 +467,35 @@ fn a_stream_is_dropped_whatever_the_system_says() {
     let _alone = alone();
     let mut event_loop = Loop::new();
     let before = count_open_handles();
-    let (stream, peer) = readable_pair();
+    for nth in [1, 2] {
+        let (stream, peer) = readable_pair();
+        event_loop.register(&stream, 1);
+        event_loop.register_to_write(&stream, 2);
+        drop_with_nth_fault(stream, nth);
+        drop(peer);
+        event_loop.expect_none();
+    }
+    assert_eq!(count_open_handles(), before);
+}
+
+/// Closing the descriptor would take both registrations back, if it had no duplicate.
+#[test]
+fn a_direction_that_cannot_be_taken_back_does_not_keep_the_other() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (stream, _peer) = pair();
     event_loop.register(&stream, 1);
-    FAULT.set(Some((CALLS.register, ENOMEM)));
+    event_loop.register_to_write(&stream, 2);
+    let _heir = duplicate(&stream);
+    drop_with_nth_fault(stream, 1);
+    event_loop.expect_none();
+}
+
+#[track_caller]
+fn drop_with_nth_fault(stream: TcpStream, nth: usize) {
+    let (call, errno) = (CALLS.register, ENOMEM);
+    FAULT.set(Some(Fault { call, nth, errno }));
     drop(stream);
     // kqueue has nothing to do here.
     assert_eq!(FAULT.take().is_none(), HAS_EPOLL);
-    drop(peer);
-    event_loop.expect_none();
-    assert_eq!(count_open_handles(), before);
 }
