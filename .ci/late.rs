@@ -1,9 +1,9 @@
-//! `ffi.rs`, with Windows' lateness, which Wine does not have. Windows writes the result of an operation into its
-//! `OVERLAPPED` only when the packet is dequeued from the port. Wine writes it at once. `.ci/run windows-late` runs tests
-//! with this file in the place of `ffi.rs`.
+//! `ffi.rs`, with Windows' lateness, which Wine does not have. Windows writes the result of an operation, and AFD's answer,
+//! only when the packet is dequeued from the port. Wine writes them at once. `.ci/run windows-late` runs tests with this file
+//! in the place of `ffi.rs`.
 //! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
-//! And all calls but the last one can be told to fail, for `os_faults_windows.rs`.
+//! All calls but the last one can be told to fail, for `os_faults_windows.rs`.
 #![allow(dead_code, non_snake_case, clippy::too_many_arguments)]
 
 #[path = "ffi.rs"]
@@ -11,15 +11,45 @@ mod real;
 
 pub use real::*;
 use std::cell::Cell;
-use std::collections::HashSet;
-use std::ffi::c_int;
-use std::sync::{LazyLock, Mutex};
+use std::collections::{HashMap, HashSet};
+use std::ffi::{c_int, c_void};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::{io, ptr, slice};
 
-/// The operations that were begun, and whose packets nobody has taken.
-static BEGUN: LazyLock<Mutex<HashSet<usize>>> = LazyLock::new(Mutex::default);
+/// The operations that were begun, and whose packets were not dequeued, by the address that the packet will bring. There is
+/// room for all that a test has, because some count what is allocated.
+static KERNEL: LazyLock<Mutex<Kernel>> = LazyLock::new(|| {
+    Mutex::new(Kernel {
+        receives: HashSet::with_capacity(1 << 13),
+        questions: HashMap::with_capacity(1 << 13),
+        answered: Vec::with_capacity(1 << 13),
+    })
+});
+
+struct Kernel {
+    receives: HashSet<usize>,
+    questions: HashMap<usize, Box<Question>>,
+    /// To be used again.
+    answered: Vec<Box<Question>>,
+}
+
+/// What Wine writes to, and where the caller shall find that later.
+struct Question {
+    status: IO_STATUS_BLOCK,
+    info: AFD_POLL_INFO,
+    status_place: *mut IO_STATUS_BLOCK,
+    info_place: *mut AFD_POLL_INFO,
+    is_cancelled: bool,
+}
+
+// SAFETY: the pointers are used under the lock.
+unsafe impl Send for Question {}
 
 const STATUS_PENDING: usize = 0x103;
+
+fn kernel() -> MutexGuard<'static, Kernel> {
+    KERNEL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[link(name = "kernel32")]
 unsafe extern "system" {
@@ -32,20 +62,29 @@ thread_local! {
     static FAULT: Cell<Fault> = const { Cell::new(None) };
 }
 
-/// The next call of that name, by this thread, fails with that error. Returns the one that was to fail before, and did not.
+/// The next call of that name, by this thread, fails with that error. (`NtDeviceIoControlFile` returns that status; if it is
+/// no error, the operation begins all the same.) Returns the fault that was to happen before, and has not.
 #[unsafe(no_mangle)]
 pub fn set_fault(fault: Fault) -> Fault {
     FAULT.replace(fault)
 }
 
+/// How many operations are in flight, of all streams and loops.
+#[unsafe(no_mangle)]
+pub fn operations_in_flight() -> usize {
+    let kernel = kernel();
+    kernel.receives.len() + kernel.questions.len()
+}
+
 /// Whether it is this call's turn to fail.
 fn is_due(call: &str) -> bool {
-    let Some((_, error)) = FAULT.get().filter(|fault| fault.0 == call) else {
-        return false;
-    };
+    due(call).map(fail_with).is_some()
+}
+
+fn due(call: &str) -> Option<c_int> {
+    let (_, error) = FAULT.get().filter(|fault| fault.0 == call)?;
     FAULT.set(None);
-    fail_with(error);
-    true
+    Some(error)
 }
 
 fn fail_with(error: c_int) {
@@ -72,7 +111,19 @@ may_fail! {
     fn PostQueuedCompletionStatus(
         CompletionPort: HANDLE, dwNumberOfBytesTransferred: u32, dwCompletionKey: usize, lpOverlapped: *mut OVERLAPPED,
     ) -> c_int, or 0;
-    fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int, or 0;
+}
+
+pub unsafe fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int {
+    if is_due("CancelIoEx") {
+        return 0;
+    }
+    let mut operation = lpOverlapped;
+    if let Some(question) = kernel().questions.get_mut(&lpOverlapped.addr()) {
+        question.is_cancelled = true;
+        operation = (&raw const question.status).cast(); // the kernel knows it by this address
+    }
+    // SAFETY: as the caller says, here and below.
+    unsafe { real::CancelIoEx(hFile, operation) }
 }
 
 pub unsafe fn WSARecv(
@@ -87,8 +138,8 @@ pub unsafe fn WSARecv(
     if is_due("WSARecv") {
         return -1;
     }
-    BEGUN.lock().unwrap().insert(lpOverlapped.addr());
-    // SAFETY: as the caller says, here and below.
+    kernel().receives.insert(lpOverlapped.addr());
+    // SAFETY: as above.
     let result = unsafe {
         real::WSARecv(
             s,
@@ -102,10 +153,83 @@ pub unsafe fn WSARecv(
     };
     let error = io::Error::last_os_error().raw_os_error().unwrap();
     if result != 0 && error != WSA_IO_PENDING {
-        BEGUN.lock().unwrap().remove(&lpOverlapped.addr());
+        kernel().receives.remove(&lpOverlapped.addr());
     }
-    fail_with(error); // again, for what is done with a lock may have said something else
+    fail_with(error); // again, because what is done with a lock may have said something else
     result
+}
+
+pub unsafe fn NtDeviceIoControlFile(
+    FileHandle: HANDLE,
+    Event: HANDLE,
+    ApcRoutine: PIO_APC_ROUTINE,
+    ApcContext: *const c_void,
+    IoStatusBlock: *mut IO_STATUS_BLOCK,
+    IoControlCode: u32,
+    InputBuffer: *const c_void,
+    InputBufferLength: u32,
+    OutputBuffer: *mut c_void,
+    OutputBufferLength: u32,
+) -> NTSTATUS {
+    let told = due("NtDeviceIoControlFile");
+    if let Some(error) = told.filter(|status| *status < 0) {
+        return error;
+    }
+    assert_eq!(IoControlCode, IOCTL_AFD_POLL);
+    let question = Question {
+        status: IO_STATUS_BLOCK {
+            Pointer: ptr::without_provenance_mut(STATUS_PENDING),
+            Information: 0,
+        },
+        // SAFETY: the caller passes one.
+        info: unsafe { InputBuffer.cast::<AFD_POLL_INFO>().read() },
+        status_place: IoStatusBlock,
+        info_place: OutputBuffer.cast(),
+        is_cancelled: false,
+    };
+    assert_eq!(question.info.Handles[0].Handle, FileHandle);
+    let (status, info) = begin(ApcContext.addr(), question);
+    // SAFETY: both stay where they are until the packet was dequeued.
+    let result = unsafe {
+        real::NtDeviceIoControlFile(
+            FileHandle,
+            Event,
+            ApcRoutine,
+            ApcContext,
+            status,
+            IoControlCode,
+            info,
+            InputBufferLength,
+            info,
+            OutputBufferLength,
+        )
+    };
+    if result < 0 {
+        kernel().questions.remove(&ApcContext.addr());
+    }
+    told.unwrap_or(result)
+}
+
+/// Keeps the question. Returns where Wine shall write to.
+fn begin(address: usize, question: Question) -> (*mut IO_STATUS_BLOCK, *mut c_void) {
+    let mut kernel = kernel();
+    let is_of_same_socket = |other: &Box<Question>| {
+        let same = other.info.Handles[0].Handle == question.info.Handles[0].Handle;
+        same && !other.is_cancelled
+    };
+    let is_second = kernel.questions.values().any(is_of_same_socket);
+    assert!(!is_second, "one question may get the answer of the other");
+    let place = match kernel.answered.pop() {
+        Some(mut place) => {
+            *place = question;
+            place
+        }
+        None => Box::new(question),
+    };
+    let previous = kernel.questions.insert(address, place);
+    assert!(previous.is_none(), "this is in flight already");
+    let place = kernel.questions.get_mut(&address).unwrap();
+    (&raw mut place.status, (&raw mut place.info).cast())
 }
 
 pub unsafe fn GetQueuedCompletionStatusEx(
@@ -121,7 +245,8 @@ pub unsafe fn GetQueuedCompletionStatusEx(
     }
     assert!(ulCount <= 1024, "the kernel has to look at so much memory");
     if is_due("a packet that is not ours") {
-        for address in BEGUN.lock().unwrap().iter() {
+        let kernel = kernel();
+        for address in kernel.receives.iter().chain(kernel.questions.keys()) {
             let overlapped = ptr::without_provenance_mut(*address);
             // SAFETY: the address is not looked at.
             unsafe { real::PostQueuedCompletionStatus(CompletionPort, 0, 0, overlapped) };
@@ -143,15 +268,42 @@ pub unsafe fn GetQueuedCompletionStatusEx(
         let taken = unsafe {
             slice::from_raw_parts(lpCompletionPortEntries, *ulNumEntriesRemoved as usize)
         };
-        let mut begun = BEGUN.lock().unwrap();
-        for packet in taken {
-            // SAFETY: the operation's owner waits for its packet.
-            if unsafe { packet.lpOverlapped.as_ref() }.is_some_and(|it| it.Internal != STATUS_PENDING) {
-                begun.remove(&packet.lpOverlapped.addr());
-            }
-        }
+        taken.iter().for_each(end_receive);
+        taken.iter().for_each(answer);
     }
     result
+}
+
+/// Whether the packet is that of the operation with this status. If not, other software has posted it. (Wine, if the thread
+/// that has begun the operation exits just as it ends: there is a packet, with a status of its own, and no result.)
+fn has_ended(packet: &OVERLAPPED_ENTRY, status: usize) -> bool {
+    status != STATUS_PENDING || packet.Internal != 0
+}
+
+fn end_receive(packet: &OVERLAPPED_ENTRY) {
+    let (mut kernel, address) = (kernel(), packet.lpOverlapped.addr());
+    // SAFETY: the operation's owner waits for its packet.
+    let status = |_: &usize| unsafe { (*packet.lpOverlapped).Internal };
+    let status = kernel.receives.get(&address).map(status);
+    if status.is_some_and(|status| has_ended(packet, status)) {
+        kernel.receives.remove(&address);
+    }
+}
+
+/// Shows the caller what Wine has written.
+fn answer(packet: &OVERLAPPED_ENTRY) {
+    let (mut kernel, address) = (kernel(), packet.lpOverlapped.addr());
+    let is_answered = |it: &Box<Question>| has_ended(packet, it.status.Pointer.addr());
+    if !kernel.questions.get(&address).is_some_and(is_answered) {
+        return;
+    }
+    let question = kernel.questions.remove(&address).unwrap();
+    // SAFETY: the operation's owner waits for its packet.
+    unsafe {
+        question.status_place.copy_from(&question.status, 1);
+        question.info_place.copy_from(&question.info, 1);
+    }
+    kernel.answered.push(question);
 }
 
 pub unsafe fn WSAGetOverlappedResult(
@@ -161,10 +313,10 @@ pub unsafe fn WSAGetOverlappedResult(
     fWait: c_int,
     lpdwFlags: *mut u32,
 ) -> c_int {
-    if BEGUN.lock().unwrap().contains(&lpOverlapped.addr()) {
+    if kernel().receives.contains(&lpOverlapped.addr()) {
         fail_with(WSA_IO_INCOMPLETE);
         return 0;
     }
-    // SAFETY: as above.
+    // SAFETY: as above. Of a question that is not answered it knows what the caller has written there before.
     unsafe { real::WSAGetOverlappedResult(s, lpOverlapped, lpcbTransfer, fWait, lpdwFlags) }
 }

@@ -101,6 +101,7 @@ fn reads_that_find_nothing_keep_nothing() {
 #[test]
 fn a_round_of_waiting_reading_and_registering_allocates_nothing() {
     let mut event_loop = Loop::new();
+    make_room(&mut event_loop);
     let mut pairs: Vec<_> = (0..10).map(|_| pair()).collect();
     let mut round = |event_loop: &mut Loop| {
         for (_, peer) in &mut pairs {
