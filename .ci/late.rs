@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{c_int, c_void};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::{io, ptr, slice};
+use std::{io, mem, ptr, slice};
 
 /// The operations that were begun, and whose packets were not dequeued, by the address that the packet will bring. There is
 /// room for all that a test has, because some count what is allocated.
@@ -45,7 +45,8 @@ struct Question {
 // SAFETY: the pointers are used under the lock.
 unsafe impl Send for Question {}
 
-const STATUS_PENDING: usize = 0x103;
+/// `STATUS_PENDING`: the operation has not ended.
+const PENDING: usize = 0x103;
 
 fn kernel() -> MutexGuard<'static, Kernel> {
     KERNEL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -74,6 +75,17 @@ pub fn set_fault(fault: Fault) -> Fault {
 pub fn operations_in_flight() -> usize {
     let kernel = kernel();
     kernel.receives.len() + kernel.questions.len()
+}
+
+/// Forgets them, because their loop has given them up, and their packets will not be dequeued.
+#[unsafe(no_mangle)]
+pub fn give_up_operations() {
+    let mut kernel = kernel();
+    kernel.receives.clear();
+    kernel
+        .questions
+        .drain()
+        .for_each(|(_, question)| mem::forget(question)); // Wine may still write to it
 }
 
 /// Whether it is this call's turn to fail.
@@ -178,7 +190,7 @@ pub unsafe fn NtDeviceIoControlFile(
     assert_eq!(IoControlCode, IOCTL_AFD_POLL);
     let question = Question {
         status: IO_STATUS_BLOCK {
-            Pointer: ptr::without_provenance_mut(STATUS_PENDING),
+            Pointer: ptr::without_provenance_mut(PENDING),
             Information: 0,
         },
         // SAFETY: the caller passes one.
@@ -277,7 +289,7 @@ pub unsafe fn GetQueuedCompletionStatusEx(
 /// Whether the packet is that of the operation with this status. If not, other software has posted it. (Wine, if the thread
 /// that has begun the operation exits just as it ends: there is a packet, with a status of its own, and no result.)
 fn has_ended(packet: &OVERLAPPED_ENTRY, status: usize) -> bool {
-    status != STATUS_PENDING || packet.Internal != 0
+    status != PENDING || packet.Internal != 0
 }
 
 fn end_receive(packet: &OVERLAPPED_ENTRY) {

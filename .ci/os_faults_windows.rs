@@ -1,21 +1,26 @@
 //! As `tests/os_faults_unix.rs`: the calls to the system fail, one by one. The failure comes out as an error that names the
 //! call; nothing leaks, nothing panics, and the loop goes on. For this, `late.rs` is in the place of `ffi.rs`. These tests
-//! run one after the other (`--test-threads=1`), for they count handles, and on Windows a thread has one.
+//! run one after the other (`--test-threads=1`), because they count handles, and on Windows a thread has one.
 #![cfg(windows)]
 
 mod common;
 
 use common::counting::{Counting, live_bytes_of_all_threads};
 use common::os::{count_open_handles, processor_time};
-use common::{Loop, pair, readable_pair, within_patience};
+use common::{
+    DIRECTIONS, Loop, full_pair, make_room, pair, read_pattern, readable_pair, within_patience,
+};
 use minimio::{Interests, Poll, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
+use std::net;
 
 #[global_allocator]
 static GLOBAL: Counting = Counting;
 
 unsafe extern "Rust" {
     safe fn set_fault(fault: Option<(&'static str, i32)>) -> Option<(&'static str, i32)>;
+    safe fn operations_in_flight() -> usize;
+    safe fn give_up_operations();
 }
 
 const ERROR_NOT_ENOUGH_MEMORY: i32 = 8;
@@ -23,13 +28,37 @@ const ERROR_NO_SYSTEM_RESOURCES: i32 = 1450;
 const WSAEWOULDBLOCK: i32 = 10035;
 const WSAENOBUFS: i32 = 10055;
 
-/// The error that the library makes of it when this call fails with that error, at once.
+const STATUS_SUCCESS: i32 = 0;
+const STATUS_PENDING: i32 = 0x103;
+/// In Win32's words, `ERROR_NOT_ENOUGH_MEMORY`.
+const STATUS_NO_MEMORY: i32 = 0xC000_0017_u32 as i32;
+/// In Win32's words, `ERROR_NO_SYSTEM_RESOURCES`.
+const STATUS_INSUFFICIENT_RESOURCES: i32 = 0xC000_009A_u32 as i32;
+
+/// What becomes of the action when that happens in it.
 #[track_caller]
-fn error_of<T>(call: &'static str, code: i32, action: impl FnOnce() -> io::Result<T>) -> io::Error {
+fn with_fault<T>(call: &'static str, code: i32, action: impl FnOnce() -> T) -> T {
     set_fault(Some((call, code)));
     let result = action();
     assert_eq!(set_fault(None), None, "this did not happen");
-    let Err(error) = result else {
+    result
+}
+
+/// The error that the library makes of it when this call fails with that error, at once.
+#[track_caller]
+fn error_of<T>(call: &'static str, code: i32, action: impl FnOnce() -> io::Result<T>) -> io::Error {
+    error_by(call, code, code, action)
+}
+
+/// The same for a call that fails with an `NTSTATUS`.
+#[track_caller]
+fn error_by<T>(
+    call: &'static str,
+    status: i32,
+    code: i32,
+    action: impl FnOnce() -> io::Result<T>,
+) -> io::Error {
+    let Err(error) = with_fault(call, status, action) else {
         panic!("{call} has failed, and nobody says so");
     };
     let cause = io::Error::from_raw_os_error(code);
@@ -42,6 +71,11 @@ fn error_of<T>(call: &'static str, code: i32, action: impl FnOnce() -> io::Resul
 fn register(event_loop: &Loop, stream: &TcpStream, token: Token) -> io::Result<()> {
     let registrator = &event_loop.registrator;
     registrator.register(stream, token, Interests::READABLE)
+}
+
+fn register_to_write(event_loop: &Loop, stream: &TcpStream, token: Token) -> io::Result<()> {
+    let registrator = &event_loop.registrator;
+    registrator.register(stream, token, Interests::WRITABLE)
 }
 
 #[test]
@@ -79,6 +113,59 @@ fn a_stream_that_could_not_be_registered_may_be_registered_later() {
     }
 }
 
+/// A status that is an error leaves no packet.
+#[test]
+fn a_stream_that_could_not_be_registered_for_writing_may_be_registered_later() {
+    let mut event_loop = Loop::new();
+    for (status, code) in [
+        (STATUS_NO_MEMORY, ERROR_NOT_ENOUGH_MEMORY),
+        (STATUS_INSUFFICIENT_RESOURCES, ERROR_NO_SYSTEM_RESOURCES),
+    ] {
+        let (mut stream, _peer) = pair();
+        for token in 1..4 {
+            let ask = || register_to_write(&event_loop, &stream, 10);
+            error_by("NtDeviceIoControlFile", status, code, ask);
+            event_loop.expect_none();
+            event_loop.register_to_write(&stream, token);
+            event_loop.expect(&[token]);
+            assert_eq!(stream.write(b"!").unwrap(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_question_that_could_not_be_asked_leaves_nothing_behind() {
+    let mut event_loop = Loop::new();
+    make_room(&mut event_loop);
+    let (stream, _peer) = pair();
+    let mut ask = |times| {
+        for _ in 0..times {
+            let ask = || register_to_write(&event_loop, &stream, 1);
+            with_fault("NtDeviceIoControlFile", STATUS_NO_MEMORY, ask).unwrap_err();
+        }
+        event_loop.expect_none();
+        (live_bytes_of_all_threads(), operations_in_flight())
+    };
+    let before = ask(1);
+    assert_eq!(ask(100), before);
+}
+
+/// Either status says that a packet comes, whether the answer is there or not.
+#[test]
+fn a_question_gives_one_event_whatever_is_said_at_once() {
+    let mut event_loop = Loop::new();
+    for status in [STATUS_SUCCESS, STATUS_PENDING] {
+        let (stream, _peer) = pair();
+        for token in 1..4 {
+            let ask = || register_to_write(&event_loop, &stream, token);
+            with_fault("NtDeviceIoControlFile", status, ask).unwrap();
+            event_loop.expect(&[token]);
+        }
+        drop(stream);
+        event_loop.expect_none();
+    }
+}
+
 /// Something is left unread; that there is an event, we say ourselves.
 #[test]
 fn an_event_that_could_not_be_announced_may_be_asked_for_later() {
@@ -97,12 +184,29 @@ fn an_event_that_could_not_be_announced_may_be_asked_for_later() {
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
 }
 
+/// Likewise that writing was shut down.
+#[test]
+fn an_event_for_writing_that_could_not_be_announced_may_be_asked_for_later() {
+    let mut event_loop = Loop::new();
+    let (stream, _peer) = pair();
+    stream.shutdown(net::Shutdown::Write).unwrap();
+    error_of(
+        "PostQueuedCompletionStatus",
+        ERROR_NOT_ENOUGH_MEMORY,
+        || register_to_write(&event_loop, &stream, 1),
+    );
+    event_loop.expect_none();
+    event_loop.register_to_write(&stream, 2);
+    event_loop.expect(&[2]);
+}
+
 #[test]
 fn a_wait_that_fails_loses_no_event() {
     let mut event_loop = Loop::new();
     let (stream, _peer) = readable_pair();
-    for token in [1, 2] {
-        event_loop.register(&stream, token);
+    for (token, direction) in (1..).zip(DIRECTIONS.repeat(2)) {
+        let registrator = &event_loop.registrator;
+        registrator.register(&stream, token, direction).unwrap();
         error_of(
             "GetQueuedCompletionStatusEx",
             ERROR_NOT_ENOUGH_MEMORY,
@@ -159,9 +263,7 @@ fn a_packet_of_other_software_does_not_end_a_receive() {
     let mut event_loop = Loop::new();
     let (mut stream, mut peer) = pair();
     event_loop.register(&stream, 1);
-    set_fault(Some(("a packet that is not ours", 0)));
-    event_loop.expect_none();
-    assert_eq!(set_fault(None), None, "this did not happen");
+    with_fault("a packet that is not ours", 0, || event_loop.expect_none());
     stream.set_nonblocking(true).unwrap();
     let nothing = stream.read(&mut [0; 8]).unwrap_err();
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
@@ -173,13 +275,14 @@ fn a_packet_of_other_software_does_not_end_a_receive() {
 /// The same while a dropped loop counts what comes back.
 #[test]
 fn a_packet_of_other_software_does_not_end_the_wait_of_a_dropped_loop() {
-    let (event_loop, (mut stream, mut peer)) = (Loop::new(), pair());
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer, written) = full_pair(&mut event_loop, 1);
     event_loop.register(&stream, 1);
-    set_fault(Some(("a packet that is not ours", 0)));
-    drop(event_loop);
-    assert_eq!(set_fault(None), None, "this did not happen");
+    with_fault("a packet that is not ours", 0, || drop(event_loop));
+    assert_eq!(operations_in_flight(), 0);
     peer.write_all(b"!").unwrap();
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+    read_pattern(&peer, written);
 }
 
 /// A read was faster than its packet, so that the registration goes on with a receive of its own; or else with an event.
@@ -200,36 +303,77 @@ fn a_registration_that_cannot_go_on_ends_with_an_event() {
     event_loop.expect(&[2]);
 }
 
+/// In either direction, and although something has been answered already.
+#[test]
+fn a_dropped_loop_leaves_nothing_in_flight() {
+    let mut event_loop = Loop::new();
+    let (full, _peer, _) = full_pair(&mut event_loop, 1);
+    let (answered, _other_peer) = readable_pair();
+    for stream in [&full, &answered] {
+        event_loop.register(stream, 2);
+    }
+    event_loop.register_to_write(&answered, 3);
+    assert_eq!(operations_in_flight(), 4);
+    drop(event_loop);
+    assert_eq!(operations_in_flight(), 0);
+}
+
 /// A stream or a loop that is dropped cannot tell anybody; what matters is that it is gone.
 #[test]
 fn what_is_dropped_is_gone_whatever_the_system_says() {
     let mut event_loop = Loop::new();
     let before = count_open_handles();
+    for direction in DIRECTIONS {
+        let (stream, peer, _) = stream_that_waits(direction, &mut event_loop);
+        with_fault("CancelIoEx", ERROR_NOT_ENOUGH_MEMORY, || drop(stream));
+        drop(peer);
+        event_loop.expect_none();
+        assert_eq!(count_open_handles(), before);
+        assert_eq!(operations_in_flight(), 0);
+    }
+}
+
+/// If nobody can say when the memory comes back, it stays: but nothing else does, and nobody waits for ever.
+#[test]
+fn a_loop_that_cannot_get_its_memory_back_is_gone_without_it() {
+    let mut handles = Vec::new();
+    for (direction, lent) in DIRECTIONS.into_iter().zip([4096, 100]) {
+        for call in ["GetQueuedCompletionStatusEx", "CancelIoEx"] {
+            let (live, mut event_loop) = (live_bytes_of_all_threads(), Loop::new());
+            let (stream, peer, unread) = stream_that_waits(direction, &mut event_loop);
+            event_loop.expect_none();
+            within_patience(move || {
+                with_fault(call, ERROR_NOT_ENOUGH_MEMORY, || drop(event_loop));
+            });
+            within_patience(move || assert_goes_on(stream, peer, unread));
+            assert_eq!(operations_in_flight(), 1);
+            give_up_operations();
+            handles.push(count_open_handles());
+            let stays = live_bytes_of_all_threads() - live;
+            assert!(stays >= lent, "{stays} bytes stay");
+        }
+    }
+    // The first time may make what is needed ever after.
+    assert_eq!(handles, [handles[0]; 4]);
+}
+
+/// And how much its peer has to read.
+fn stream_that_waits(
+    direction: Interests,
+    event_loop: &mut Loop,
+) -> (TcpStream, net::TcpStream, usize) {
+    if direction.is_writable() {
+        return full_pair(event_loop, 1);
+    }
     let (stream, peer) = pair();
     event_loop.register(&stream, 1);
-    set_fault(Some(("CancelIoEx", ERROR_NOT_ENOUGH_MEMORY)));
-    drop(stream);
-    assert_eq!(set_fault(None), None, "this did not happen");
-    drop(peer);
-    event_loop.expect_none();
-    assert_eq!(count_open_handles(), before);
+    (stream, peer, 0)
+}
 
-    // If nobody can say when the memory comes back, it stays: but nothing else does, and nobody waits for ever.
-    for call in ["GetQueuedCompletionStatusEx", "CancelIoEx"] {
-        let live = live_bytes_of_all_threads();
-        let (mut event_loop, (stream, _peer)) = (Loop::new(), pair());
-        event_loop.register(&stream, 1);
-        event_loop.expect_none();
-        within_patience(move || {
-            set_fault(Some((call, ERROR_NOT_ENOUGH_MEMORY)));
-            drop(event_loop);
-            assert_eq!(set_fault(None), None, "this did not happen");
-        });
-        // What the receive may still take is lost to the stream, which says so and does not wait for it.
-        let lost = within_patience(move || (&stream).read(&mut [0; 8]).map_err(|e| (e.kind(), stream)));
-        lost.unwrap_err();
-        let stays = live_bytes_of_all_threads() - live;
-        assert!(stays >= 4096, "{stays} bytes stay");
+/// What a receive may still take is lost to the stream, which says so and does not wait for it. A question takes nothing.
+fn assert_goes_on(mut stream: TcpStream, peer: net::TcpStream, unread: usize) {
+    match unread {
+        0 => drop(stream.read(&mut [0; 8]).unwrap_err()),
+        _ => read_pattern(&peer, unread),
     }
-    assert_eq!(count_open_handles(), before);
 }

@@ -125,10 +125,11 @@ pub fn fill(mut stream: &TcpStream) -> usize {
     }
 }
 
-/// A stream that is registered for writing, and has no room. Returns how many bytes its peer has to read, until there is.
+/// A stream that is registered for writing, and has no room. Returns how many bytes its peer has to read, until there is. (Its
+/// send buffer is as large as ever. In a small one there would be room as soon as the peer's side acknowledges what has
+/// arrived, which it may do a little later.)
 pub fn full_pair(event_loop: &mut Loop, token: Token) -> (TcpStream, net::TcpStream, usize) {
     let (stream, peer) = pair();
-    os::limit_send_buffer(&stream);
     let mut written = fill(&stream);
     // The system may still be moving bytes to the peer's side. But where there is an event, there is room.
     while event_loop.is_writable(&stream, token) {
