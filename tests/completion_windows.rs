@@ -1,9 +1,14 @@
-//! What only a completion queue can get wrong: who owns the lent buffer, and whose bytes are in it.
+//! What only a completion queue can get wrong: who owns what is lent, whose bytes are in the buffer, and which operation has
+//! ended.
 #![cfg(windows)]
 
 mod common;
 
-use common::{Loop, PATIENCE, byte_at, pair, readable_pair, within_patience};
+use common::os::limit_send_buffer;
+use common::{
+    DIRECTIONS, Loop, PATIENCE, byte_at, fill, full_pair, pair, read_pattern, readable_pair,
+    within_patience,
+};
 use minimio::{Interests, Poll, TcpStream};
 use std::io::{ErrorKind, Read, Write};
 use std::os::windows::io::AsRawSocket;
@@ -66,34 +71,111 @@ fn a_read_that_was_faster_and_left_something_leaves_an_event() {
     assert_eq!(buffer[0], b'c');
 }
 
-/// A read that finds nothing takes the packets from the port. Whoever waits for them has to know.
-#[test]
-fn a_loop_is_dropped_with_packets_that_a_read_has_taken() {
-    let event_loop = Loop::new();
-    let (quiet, _peer) = pair();
-    let (ready, _other_peer) = readable_pair();
-    quiet.set_nonblocking(true).unwrap();
-    event_loop.register(&quiet, 1);
-    event_loop.register(&ready, 2);
-    let nothing = (&quiet).read(&mut [0; 8]).unwrap_err();
+/// The packets of the second stream, in both directions, were dequeued by a read of the first one, which has found nothing.
+fn packets_that_a_read_has_dequeued(event_loop: &Loop) -> [(TcpStream, net::TcpStream); 2] {
+    let (quiet, ready) = (pair(), readable_pair());
+    quiet.0.set_nonblocking(true).unwrap();
+    event_loop.register(&quiet.0, 1);
+    event_loop.register(&ready.0, 2);
+    event_loop.register_to_write(&ready.0, 3);
+    let nothing = (&quiet.0).read(&mut [0; 8]).unwrap_err();
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
-    within_patience(move || drop(event_loop));
-    assert_eq!((&ready).read(&mut [0; 8]).unwrap(), 1);
+    [quiet, ready]
 }
 
-/// The same, and then the stream is dropped: its operation waits for `poll`, and means nothing any more.
+/// The next `poll` has them.
 #[test]
-fn a_stream_whose_packet_a_read_has_dequeued_is_dropped() {
+fn a_read_that_dequeues_packets_loses_no_event() {
     let mut event_loop = Loop::new();
-    let (quiet, _peer) = pair();
-    let (ready, _other_peer) = readable_pair();
-    quiet.set_nonblocking(true).unwrap();
-    event_loop.register(&quiet, 1);
-    event_loop.register(&ready, 2);
-    let nothing = (&quiet).read(&mut [0; 8]).unwrap_err();
-    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    let _streams = packets_that_a_read_has_dequeued(&event_loop);
+    event_loop.expect(&[2, 3]);
+}
+
+/// A loop that waits for the packets of what it has lent has to know.
+#[test]
+fn a_loop_is_dropped_with_packets_that_a_read_has_dequeued() {
+    let event_loop = Loop::new();
+    let [_quiet, (ready, _peer)] = packets_that_a_read_has_dequeued(&event_loop);
+    within_patience(move || drop(event_loop));
+    assert_eq!((&ready).read(&mut [0; 8]).unwrap(), 1);
+    assert_eq!((&ready).write(b"!").unwrap(), 1);
+}
+
+/// Its operations wait for `poll`, and mean nothing any more.
+#[test]
+fn a_stream_whose_packets_a_read_has_dequeued_is_dropped() {
+    let mut event_loop = Loop::new();
+    let [_quiet, ready] = packets_that_a_read_has_dequeued(&event_loop);
     drop(ready);
     event_loop.expect_none();
+}
+
+/// A read that waits for its receive dequeues the answer to a question on the way.
+#[test]
+fn a_read_that_waits_loses_no_event_for_writing() {
+    let mut event_loop = Loop::new();
+    let (stream, mut peer, written) = full_pair(&mut event_loop, 1);
+    stream.set_nonblocking(false).unwrap();
+    event_loop.register(&stream, 2);
+    let (sender, begins) = mpsc::channel();
+    thread::scope(|threads| {
+        let reader = threads.spawn(|| {
+            sender.send(()).unwrap();
+            (&stream).read(&mut [0; 8]).unwrap()
+        });
+        begins.recv().unwrap();
+        read_pattern(&peer, written);
+        peer.write_all(b"!").unwrap();
+        assert_eq!(reader.join().unwrap(), 1);
+    });
+    event_loop.expect(&[1]);
+    assert_eq!((&stream).write(b"!").unwrap(), 1);
+}
+
+/// A receive and a question of one stream are in flight, and one of them ends. The other goes on.
+#[test]
+fn of_two_operations_each_ends_alone() {
+    for ends_first in DIRECTIONS {
+        let mut event_loop = Loop::new();
+        let (stream, mut peer, written) = full_pair(&mut event_loop, 1);
+        event_loop.register(&stream, 1);
+        for direction in [ends_first, other(ends_first)] {
+            match direction.is_writable() {
+                true => read_pattern(&peer, written),
+                false => peer.write_all(b"!").unwrap(),
+            }
+            assert_eq!(event_loop.wait(), [1]);
+            assert_eq!(event_loop.events[0].is_writable(), direction.is_writable());
+            event_loop.expect_none();
+        }
+    }
+}
+
+fn other(direction: Interests) -> Interests {
+    DIRECTIONS[usize::from(direction.is_readable())]
+}
+
+/// What is shut down has its event, because the receive would go on waiting, or the question. The other direction waits on.
+#[test]
+fn to_shut_down_one_direction_ends_one_operation() {
+    for direction in DIRECTIONS {
+        let mut event_loop = Loop::new();
+        let (stream, mut peer, written) = full_pair(&mut event_loop, 1);
+        event_loop.register(&stream, 1);
+        let how = match direction.is_writable() {
+            true => net::Shutdown::Write,
+            false => net::Shutdown::Read,
+        };
+        stream.shutdown(how).unwrap();
+        assert_eq!(event_loop.wait(), [1]);
+        assert_eq!(event_loop.events[0].is_writable(), direction.is_writable());
+        event_loop.expect_none();
+        match direction.is_writable() {
+            true => peer.write_all(b"!").unwrap(),
+            false => read_pattern(&peer, written),
+        }
+        event_loop.expect(&[1]);
+    }
 }
 
 /// More than was lent: the rest is in the socket, and comes after it.
@@ -114,7 +196,8 @@ fn what_exceeds_the_buffer_is_read_from_the_socket() {
     assert_eq!(nothing_left.kind(), ErrorKind::WouldBlock);
 }
 
-/// What it lent is not lent any more: neither the outcome nor the data may come to memory that others have by now.
+/// What it lent is not lent any more: neither the outcome nor the data, nor AFD's answer, may come to memory that others have
+/// by now.
 #[test]
 fn a_dropped_stream_is_not_written_to() {
     for is_loop_dropped_too in [false, true] {
@@ -135,17 +218,19 @@ fn drop_while_lent<'scope>(
 ) -> Vec<Vec<u8>> {
     let mut event_loop = Some(Loop::new());
     let (near, mut far): (Vec<_>, Vec<_>) = (0..30).map(|_| pair()).unzip();
-    // Of the same connections, so that data can come when the streams are gone.
+    // Of the same connections, so that data and room can come when the streams are gone.
     let heirs: Vec<_> = near.iter().map(common::os::duplicate).collect();
+    near.iter().for_each(limit_send_buffer);
+    let written: Vec<_> = near.iter().map(fill).collect();
     let registrator = event_loop.as_ref().unwrap().registrator.clone();
     let (registered, is_registered) = mpsc::channel();
     let be_busy = || while !is_over.load(SeqCst) {};
     // What a thread has begun ends when it gets around to it. This one does not soon: it is busy, and the machine more so.
     threads.spawn(move || {
         for stream in &near {
-            registrator
-                .register(stream, 1, Interests::READABLE)
-                .unwrap();
+            for direction in DIRECTIONS {
+                registrator.register(stream, 1, direction).unwrap();
+            }
         }
         drop(registrator);
         registered.send(near).unwrap();
@@ -160,17 +245,19 @@ fn drop_while_lent<'scope>(
     }
     let sizes = (64..4500).rev().step_by(8);
     let memory = sizes.map(|len| vec![0xA5; len]).collect();
-    for peer in &mut far {
+    for (peer, written) in far.iter_mut().zip(written) {
         peer.write_all(&[0x5A; 4096]).unwrap();
+        read_pattern(peer, written);
     }
     if let Some(event_loop) = &mut event_loop {
         event_loop.expect_none();
     }
     is_over.store(true, SeqCst);
     // And the data was not taken from those who are still there.
-    for heir in heirs {
+    for heir in heirs.into_iter().map(net::TcpStream::from) {
         let mut all = [0; 4096];
-        net::TcpStream::from(heir).read_exact(&mut all).unwrap();
+        heir.set_nonblocking(false).unwrap();
+        (&heir).read_exact(&mut all).unwrap();
         assert_eq!(all, [0x5A; 4096]);
     }
     memory
@@ -214,7 +301,26 @@ fn a_strangers_cancel_is_an_error_to_collect() {
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
 }
 
-/// The port is told of receives, and of nothing else: a write that ends is no event.
+/// It ends a question, too. The event is a hint then, and it may be that there is no room.
+#[test]
+fn a_strangers_cancel_is_an_event_for_writing() {
+    let mut event_loop = Loop::new();
+    let (mut stream, peer, written) = full_pair(&mut event_loop, 1);
+    // SAFETY: the socket is open; null means "whatever is going on".
+    let was_cancelled = unsafe { CancelIoEx(stream.as_raw_socket() as usize, std::ptr::null()) };
+    assert_ne!(was_cancelled, 0);
+    event_loop.expect(&[1]);
+    let full = stream.write(b"!").unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    // And it goes on.
+    event_loop.register_to_write(&stream, 2);
+    event_loop.expect_none();
+    read_pattern(&peer, written);
+    event_loop.expect(&[2]);
+    assert_eq!(stream.write(b"!").unwrap(), 1);
+}
+
+/// The port is told of receives and questions, and of nothing else: a write that ends is no event.
 #[test]
 fn writing_gives_no_event() {
     let mut event_loop = Loop::new();
