@@ -144,7 +144,7 @@ impl Picture {
         self.begin("request");
         self.text("token", 40.0, y, &token.to_string());
         // An `svg` of its own is a window: should a character be wider than we think, it is cut off there.
-        self.add(format_args!("<svg width=\"{}\">", LEFT - 4.0));
+        self.add(format_args!("<svg width=\"{}\">", LEFT - 6.0));
         self.text("path", 48.0, y, &fit(&path, COLUMNS));
         self.add(format_args!("</svg>"));
         if let Some(from) = outcome.connecting_at {
