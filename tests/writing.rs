@@ -143,6 +143,21 @@ fn an_event_tells_its_direction() {
     }
 }
 
+/// Linux reports such an error to whatever waits, and says nothing of room.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_error_without_room_is_an_event_for_writing() {
+    let mut event_loop = Loop::new();
+    let (stream, _peer) = pair();
+    common::os::ask_when_sent(&stream);
+    while fill(&stream) > 0 {}
+    for _ in 0..3 {
+        event_loop.register_to_write(&stream, 7);
+        assert_eq!(event_loop.wait(), [7]);
+        assert!(event_loop.events[0].is_writable());
+    }
+}
+
 /// In either order, and although the other one has its event first.
 #[test]
 fn the_directions_do_not_know_each_other() {

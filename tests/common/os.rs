@@ -124,6 +124,16 @@ mod unix {
         set_option(stream, SO_SNDBUF, &(SEND_BUFFER as c_int));
     }
 
+    /// From now on, what is sent leaves an entry in the socket's queue of errors, which makes `poll` report an error.
+    /// <https://docs.kernel.org/networking/timestamping.html>
+    #[cfg(target_os = "linux")]
+    pub fn ask_when_sent(stream: &impl AsFd) {
+        const SO_TIMESTAMPING: c_int = 37;
+        const TX_SOFTWARE: c_int = 1 << 1;
+        const SOFTWARE: c_int = 1 << 4;
+        set_option(stream, SO_TIMESTAMPING, &(TX_SOFTWARE | SOFTWARE));
+    }
+
     fn set_option<T>(stream: &impl AsFd, name: c_int, value: &T) {
         let (fd, len) = (stream.as_fd().as_raw_fd(), size_of::<T>() as c_uint);
         let place = ptr::from_ref(value).cast();

@@ -14,8 +14,7 @@ mod ffi;
 
 pub use ffi::epoll_event as RawEvent;
 
-use super::error::failed;
-use super::unix::{Source, failed_wait, owned_fd, write};
+use super::unix::{Source, check, failed_wait, owned_fd, write};
 use crate::{Event, Interests, Token};
 use ffi::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
 use ffi::{EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDNORM};
@@ -111,7 +110,13 @@ impl Selector {
             return Ok(());
         };
         events.swap_remove(at);
-        match epoll_wait(&self.writers, events, 0) {
+        let readers = events.len();
+        let result = epoll_wait(&self.writers, events, 0);
+        // An error is reported without `EPOLLOUT` if there is no room.
+        events[readers..]
+            .iter_mut()
+            .for_each(|event| event.0.events |= EPOLLOUT);
+        match result {
             Err(error) if events.is_empty() => Err(error),
             _ => Ok(()), // the events in hand must not be lost: they will not be reported again
         }
@@ -140,8 +145,7 @@ impl RawEvent {
         self.data as Token
     }
 
-    /// The kernel reports `EPOLLOUT` only to an entry that has asked for it; and when it reports an error to such an entry,
-    /// `EPOLLOUT` is among the bits.
+    /// Only an event of `writers` has this bit.
     pub fn is_writable(&self) -> bool {
         self.events & EPOLLOUT != 0
     }
@@ -169,10 +173,8 @@ fn eventfd() -> io::Result<OwnedFd> {
 
 fn epoll_ctl(epfd: &OwnedFd, op: c_int, fd: BorrowedFd<'_>, mut event: RawEvent) -> io::Result<()> {
     // SAFETY: the kernel reads `event` before the call returns, and keeps no pointer to it.
-    match unsafe { ffi::epoll_ctl(epfd.as_raw_fd(), op, fd.as_raw_fd(), &mut event) } {
-        -1 => Err(failed("epoll_ctl")),
-        _ => Ok(()),
-    }
+    let result = unsafe { ffi::epoll_ctl(epfd.as_raw_fd(), op, fd.as_raw_fd(), &mut event) };
+    check("epoll_ctl", result)
 }
 
 /// Appends events, for which there must be room.
@@ -183,12 +185,11 @@ fn epoll_wait(epoll: &OwnedFd, events: &mut Vec<Event>, timeout: c_int) -> io::R
     // SAFETY: there is room for `capacity` events at `place`, an `Event` is laid out as one, and we alone have access.
     // The kernel writes that many at most, and `n` says how many it has written.
     unsafe {
-        match ffi::epoll_wait(epoll.as_raw_fd(), place, capacity, timeout) {
-            -1 => failed_wait("epoll_wait"),
-            n => {
-                events.set_len(events.len() + n as usize);
-                Ok(())
-            }
+        let n = ffi::epoll_wait(epoll.as_raw_fd(), place, capacity, timeout);
+        if n == -1 {
+            return failed_wait("epoll_wait");
         }
+        events.set_len(events.len() + n as usize);
     }
+    Ok(())
 }

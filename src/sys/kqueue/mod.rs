@@ -11,7 +11,7 @@ pub use ffi::kevent as RawEvent;
 
 use super::error::{failed, failed_with, failed_with_code};
 use super::unix::ffi::{F_SETFD, FD_CLOEXEC, fcntl};
-use super::unix::{Source, failed_wait, owned_fd};
+use super::unix::{Source, check, failed_wait, owned_fd};
 use crate::{Event, Interests, Token};
 use ffi::{EV_ADD, EV_ERROR, EV_ONESHOT, EV_RECEIPT, EVFILT_READ, EVFILT_WRITE};
 use std::io::{self, ErrorKind};
@@ -140,10 +140,8 @@ fn kqueue() -> io::Result<OwnedFd> {
     let kqueue = unsafe { owned_fd("kqueue", ffi::kqueue())? };
     // A child that was forked does not get a kqueue anyway. This is for an `exec` without a `fork`.
     // SAFETY: the descriptor is open, and a number is what this command takes.
-    match unsafe { fcntl(kqueue.as_raw_fd(), F_SETFD, FD_CLOEXEC) } {
-        -1 => Err(failed("fcntl")),
-        _ => Ok(kqueue),
-    }
+    let result = unsafe { fcntl(kqueue.as_raw_fd(), F_SETFD, FD_CLOEXEC) };
+    check("fcntl", result).map(|()| kqueue)
 }
 
 fn change(ident: usize, filter: ffi::filter_t) -> RawEvent {

@@ -105,10 +105,15 @@ as_fd!(crate::TcpStream, crate::TcpListener, crate::Connecting);
 ///
 /// `fd` is -1, or a descriptor without an owner.
 pub(super) unsafe fn owned_fd(call: &'static str, fd: c_int) -> io::Result<OwnedFd> {
-    match fd {
+    check(call, fd)?;
+    // SAFETY: as the caller says.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(super) fn check(call: &'static str, result: c_int) -> io::Result<()> {
+    match result {
         -1 => Err(failed(call)),
-        // SAFETY: as the caller says.
-        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Ok(()),
     }
 }
 

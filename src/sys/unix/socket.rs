@@ -23,17 +23,10 @@ pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     let (fd, yes, len) = (socket.as_raw_fd(), 1 as c_int, size_of::<c_int>() as u32);
     let (option, value) = (ffi::SO_NOSIGPIPE, (&raw const yes).cast());
     // SAFETY: the descriptor is open, a number is what the command takes, and `yes` is used until the call returns.
-    let results = unsafe {
-        [
-            ("fcntl", ffi::fcntl(fd, ffi::F_SETFD, ffi::FD_CLOEXEC)),
-            (
-                "setsockopt",
-                ffi::setsockopt(fd, ffi::SOL_SOCKET, option, value, len),
-            ),
-        ]
-    };
-    if let Some((call, _)) = results.iter().find(|(_, result)| *result == -1) {
-        return Err(failed_with(call, io::Error::last_os_error()));
+    unsafe {
+        super::check("fcntl", ffi::fcntl(fd, ffi::F_SETFD, ffi::FD_CLOEXEC))?;
+        let result = ffi::setsockopt(fd, ffi::SOL_SOCKET, option, value, len);
+        super::check("setsockopt", result)?;
     }
     let socket = TcpStream::from(socket);
     socket.set_nonblocking(true)?;
