@@ -39,10 +39,10 @@
 //!   possible already counts. Registering again before the event replaces the token.
 //! - Reading and writing know nothing of each other: a stream may be registered for both, with two tokens or with one,
 //!   and each registration has its event. The event says which of the two it answers.
-//! - An event is a hint to try. [`READABLE`](Interests::READABLE) says that a read will not block now: there is data, or
-//!   the end of the stream, or an error to collect. [`WRITABLE`](Interests::WRITABLE) says that a write of at least one
-//!   byte will not block now, or that it will fail at once because the connection is broken. If another thread has read or
-//!   written in the meantime, there may be nothing left, or no room.
+//! - An event is a hint to try. [`READABLE`](Interests::READABLE) says that a read will not block now: there is data,
+//!   or the end of the stream, or an error to collect. [`WRITABLE`](Interests::WRITABLE) says that a write of at least
+//!   one byte will not block now, or that it will fail at once because the connection is broken. If another thread has
+//!   read or written in the meantime, there may be nothing left, or no room.
 //! - A listener is readable when [`accept`](TcpListener::accept) will not block now. It is never writable.
 //! - [`start_connect`](TcpStream::start_connect) returns at once. The connection is writable when connecting has ended,
 //!   well or badly, and [`finish`](Connecting::finish) then returns the stream, or the reason why there is none. Before
@@ -50,16 +50,16 @@
 //! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
 //! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on all three
 //!   calls return [`Interrupted`](std::io::ErrorKind::Interrupted).
-//! - Sources, registrators and the loop may be dropped in any order. No event comes for a source that is gone: no
-//!   `poll` that begins after the drop brings one. (One that runs meanwhile may have taken it before.) What `write` has
-//!   accepted is not lost.
+//! - Sources, registrators and the loop may be dropped in any order, and what `write` has accepted is not lost. No
+//!   event comes for a source that is gone: no `poll` that begins after the drop brings one. (One that runs meanwhile
+//!   may have taken it before.)
 //! - No token is reserved, nothing panics on what a user or the system does, and nothing leaks.
 //!
 //! # How it works
 //!
-//! The [guide] explains it, in twelve chapters and an hour and a half, on all three kinds of systems. Beside them it has
-//! [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what is
-//! different here.
+//! The [guide] explains it, in twelve chapters and an hour and a half, on all three kinds of systems. Beside them it
+//! has [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what
+//! is different here.
 //!
 //! And the feature `trace`, off by default, writes a line to standard error for each call to the system, in the
 //! system's own words: when it began, in which thread, what was passed, and what came of it; and for a call that may

@@ -27,8 +27,8 @@
 //! | [Errata](errata) | where a page of the book and the system disagree |
 //!
 //! Read the chapters in this order the first time. In a hurry, read 2, 3 and 4, with one backend of the sources beside
-//! them: `src/sys/epoll/mod.rs` is the shortest. Then 10, without which that one has a queue too many; and 8, which stands
-//! on its own.
+//! them: `src/sys/epoll/mod.rs` is the shortest. Then 10, without which that one has a queue too many; and 8, which
+//! stands on its own.
 //!
 //! "The book" is *[Epoll, Kqueue and IOCP Explained with
 //! Rust](https://cfsamsonbooks.gitbook.io/epoll-kqueue-iocp-explained/)* by Carl Fredrik Samson, beside which minimio
@@ -41,9 +41,9 @@
 //! step on three systems. The marks are listed in [chapter 4](ch4_life#the-marks).
 //!
 //! Some words: a [`Poll`](crate::Poll) is the event *loop*. Each backend's `Selector` owns the system's *queue*: an
-//! epoll (to be exact, two of them), a kqueue, or on Windows a completion *port*. A *source* is what can be registered: a
-//! stream, a listener, or a connection that is being made. What is said of a stream below is true of every source, where
-//! nothing else is said.
+//! epoll (to be exact, two of them), a kqueue, or on Windows a completion *port*. A *source* is what can be registered:
+//! a stream, a listener, or a connection that is being made. What is said of a stream below is true of every source,
+//! where nothing else is said.
 //!
 //! Every snippet in Rust is a test that `cargo test` runs. Most of them begin with a connection to ourselves: one end
 //! is a stream of minimio's, the other, the peer, one of `std`'s. The function that makes it is hidden there; it is
@@ -64,7 +64,8 @@
 //!
 //! What is said of a system was checked against its manual: `epoll(7)`, `epoll_ctl(2)`, `epoll_wait(2)`, `connect(2)`,
 //! `accept(2)`, `listen(2)`, `socket(7)` and `tcp(7)` of Linux, `kqueue(2)` of FreeBSD, and Microsoft's pages for the
-//! functions named. Where a sentence says "tried", a small program was run on Linux, or under Wine, which is not Windows.
+//! functions named. Where a sentence says "tried", a small program was run on Linux, or under Wine, which is not
+//! Windows.
 //!
 //! # Twelve questions for the end
 //!
