@@ -316,7 +316,8 @@ fn every_promise_is_in_the_index_with_a_test_and_a_place() {
     assert!(sentences > 10, "{sentences}");
 }
 
-/// Each row of the table has its patch, which is caught by the test that the row names.
+/// Each row of the table has its patch, which is caught by the test that the row names. What the row names first is the
+/// place: a mark in a file that the patch touches, or that file itself.
 #[test]
 fn an_experiment_has_a_patch_that_says_the_same() {
     if !path(".ci").exists() {
@@ -346,16 +347,13 @@ fn an_experiment_has_a_patch_that_says_the_same() {
             patch.lines().any(|head| head == line),
             "{name} does not say: {line}"
         );
-        let broken = patch.lines().filter_map(|line| line.strip_prefix("+++ b/"));
-        let marks: Vec<_> = broken
-            .flat_map(|file| marks_in_comments(&read(file)))
-            .collect();
-        let cited = code.iter().find_map(|code| mark(code));
-        let cited = cited.unwrap_or_else(|| panic!("no mark for {name}"));
-        assert!(
-            marks.contains(&cited),
-            "{name} does not touch a file with [{cited}]"
-        );
+        let mut broken = patch.lines().filter_map(|line| line.strip_prefix("+++ b/"));
+        let place = code[0];
+        let is_touched = broken.any(|file| match mark(place) {
+            Some(mark) => marks_in_comments(&read(file)).contains(&mark),
+            None => file == place,
+        });
+        assert!(is_touched, "{name} does not touch {place}");
     }
     assert!(experiments >= 12, "{experiments}");
 }
