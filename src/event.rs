@@ -7,19 +7,25 @@ use std::slice;
 
 /// The number that [`register`](crate::Registrator::register) is given and that comes back in the [`Event`].
 ///
-/// To the library it means nothing: every value, 0 and `usize::MAX` included, is the user's, and two streams may share
-/// one.
+/// To the library it means nothing: every value, 0 and `usize::MAX` included, is the user's. Two sources may share one,
+/// and so may the two directions of a stream.
 pub type Token = usize;
 
-/// What to wait for: one direction. To wait for both, register twice.
+/// What to wait for: one direction. To wait for both, register twice: neither registration knows of the other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Interests(u8);
 
 impl Interests {
-    /// A read will not block: there is data, or the end of the stream, or an error to collect.
+    /// A read will not block: there is data, or the end of the stream, or an error to collect. Of a listener: `accept`
+    /// will not block. A [`Connecting`](crate::Connecting) is never readable.
     pub const READABLE: Interests = Interests(0b01);
 
-    /// A write of at least one byte will not block, or it will fail at once because the connection is broken.
+    /// A write of at least one byte will not block, or it will fail at once because the connection is broken. That
+    /// there is room says nothing about what the peer has received. Of a [`Connecting`](crate::Connecting): connecting
+    /// has ended, well or badly. A listener is never writable.
+    ///
+    /// There is room nearly always. So write first, and wait only when a write has returned
+    /// [`WouldBlock`](std::io::ErrorKind::WouldBlock).
     pub const WRITABLE: Interests = Interests(0b10);
 
     /// Whether this is [`READABLE`](Interests::READABLE).
@@ -42,10 +48,10 @@ impl fmt::Debug for Interests {
     }
 }
 
-/// The answer to one [`register`](crate::Registrator::register): a read, or a write, of that stream will not block now.
+/// The answer to one [`register`](crate::Registrator::register): what was asked for is possible now.
 ///
-/// It is a hint to try. Only trying shows whether there is data, the end of the stream or an error; and if another thread
-/// has read or written in the meantime, there may be nothing left to read, or no room.
+/// It is a hint to try. Only trying shows whether there is data, the end of the stream or an error; and if another
+/// thread has read, written or accepted in the meantime, there may be nothing left, or no room, or no client.
 // On Unix it is laid out as the system's own struct, so that the system can write into the user's `Events`.
 #[repr(transparent)]
 pub struct Event(pub(crate) sys::RawEvent);
@@ -56,12 +62,14 @@ impl Event {
         self.0.token()
     }
 
-    /// Whether the registration asked for [`READABLE`](Interests::READABLE).
+    /// Whether the registration asked for [`READABLE`](Interests::READABLE). If not, it asked for
+    /// [`WRITABLE`](Interests::WRITABLE).
     pub fn is_readable(&self) -> bool {
         !self.is_writable()
     }
 
-    /// Whether the registration asked for [`WRITABLE`](Interests::WRITABLE).
+    /// Whether the registration asked for [`WRITABLE`](Interests::WRITABLE). If not, it asked for
+    /// [`READABLE`](Interests::READABLE).
     pub fn is_writable(&self) -> bool {
         self.0.is_writable()
     }
@@ -87,7 +95,7 @@ impl fmt::Debug for Event {
 /// minimio::Poll::new()?.poll(&mut events, Some(0))?;
 /// assert!(events.is_empty());
 /// for event in &events {
-///     println!("{} can be read", event.id());
+///     println!("{}: {}", event.id(), if event.is_writable() { "has room" } else { "can be read" });
 /// }
 /// # std::io::Result::Ok(())
 /// ```

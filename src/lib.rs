@@ -1,5 +1,5 @@
-//! The simplest cross-platform event loop that is correct: any thread registers streams, and one sleeps until the
-//! operating system says which of them can be read.
+//! The simplest cross-platform event loop that is correct: any thread registers sockets, and one sleeps until the
+//! operating system says which of them can be read or written, have a client to accept, or have connected.
 //!
 //! It is written to be read beside the book "Epoll, Kqueue and IOCP Explained with Rust", and to be picked apart. For
 //! production there are [mio](https://docs.rs/mio) and [tokio](https://docs.rs/tokio).
@@ -31,37 +31,64 @@
 //!
 //! # What it promises
 //!
-//! The same on every operating system, and [each sentence has a test](guide::promises):
+//! The same on every operating system, and [each sentence has a test](guide::promises). A *source* is what can be
+//! [registered](Registrator::register): a [`TcpStream`], a [`TcpListener`], or a [`Connecting`], which is a connection
+//! that is being made.
 //!
-//! - One [`register`](Registrator::register), one event: then silence until the next `register`. Data that is already
-//!   there counts. Registering again before the event replaces the token.
-//! - An event is a hint to try. It says that a read will not block now: there is data, or the end of the stream, or an
-//!   error to collect. If somebody has read since the `register`, there may be nothing any more.
+//! - One `register`, one event, in one direction: then silence in that direction until the next `register`. What is
+//!   possible already counts. Registering again before the event replaces the token.
+//! - Reading and writing know nothing of each other: a stream may be registered for both, with two tokens or with one,
+//!   and each registration has its event. The event says which of the two it answers.
+//! - An event is a hint to try. [`READABLE`](Interests::READABLE) says that a read will not block now: there is data,
+//!   or the end of the stream, or an error to collect. [`WRITABLE`](Interests::WRITABLE) says that a write of at least
+//!   one byte will not block now, or that it will fail at once because the connection is broken. If another thread has
+//!   read or written in the meantime, there may be nothing left, or no room.
+//! - A listener is readable when [`accept`](TcpListener::accept) will not block now. It is never writable.
+//! - [`start_connect`](TcpStream::start_connect) returns at once. The connection is writable when connecting has ended,
+//!   well or badly, and [`finish`](Connecting::finish) then returns the stream, or the reason why there is none. Before
+//!   that it is never readable.
 //! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
 //! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on all three
 //!   calls return [`Interrupted`](std::io::ErrorKind::Interrupted).
-//! - Streams, registrators and the loop may be dropped in any order. No event comes for a stream that is gone: no
-//!   `poll` that begins after the drop brings one. (One that runs meanwhile may have taken it before.)
+//! - Sources, registrators and the loop may be dropped in any order, and what `write` has accepted is not lost. No
+//!   event comes for a source that is gone: no `poll` that begins after the drop brings one. (One that runs meanwhile
+//!   may have taken it before.)
 //! - No token is reserved, nothing panics on what a user or the system does, and nothing leaks.
 //!
 //! # How it works
 //!
-//! The [guide] explains it, in nine chapters and an hour, on all three kinds of systems. Beside them it has
-//! [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what is
-//! different here.
+//! The [guide] explains it, in twelve chapters and an hour and a half, on all three kinds of systems. Beside them it
+//! has [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what
+//! is different here.
 //!
 //! And the feature `trace`, off by default, writes a line to standard error for each call to the system, in the
 //! system's own words: when it began, in which thread, what was passed, and what came of it; and for a call that may
-//! sleep, how long it took. `cargo run --example delayserver --features trace` says on Linux, of its shortest request:
+//! sleep, how long it took. `cargo run --example delayserver --features trace` says on Linux, of the client's side of
+//! its shortest request (at the dots are the events of nine others):
 //!
 //! ```text
-//!      0.621 ms  main         epoll_ctl(fd 7, EPOLL_CTL_ADD, fd 19, EPOLLIN|EPOLLONESHOT, token 9) = 0
-//!      0.670 ms  reactor      epoll_wait(fd 7, capacity 1024, timeout 200 ms) = 1: [EPOLLIN token 9]  (100.570 ms)
-//!    101.329 ms  main         recv(fd 19, 32 bytes) = 32  (0.003 ms)
+//!      3.101 ms  main         socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0) = fd 20
+//!      3.107 ms  main         connect(fd 20, 127.0.0.1:36749) = -1 EINPROGRESS
+//!      3.122 ms  main         epoll_ctl(fd 8, EPOLL_CTL_ADD, fd 20, EPOLLOUT|EPOLLONESHOT, token 9) = 0
+//!      2.466 ms  reactor      epoll_wait(fd 7, capacity 1024, timeout 200 ms) = 1: [EPOLLIN|EPOLLRDNORM token 0]  (0.684 ms)
+//!      3.165 ms  reactor      epoll_wait(fd 8, capacity 1024, timeout 0 ms) = 10: [..., EPOLLOUT token 9]  (0.002 ms)
+//!      3.403 ms  main         epoll_ctl(fd 7, EPOLL_CTL_ADD, fd 20, EPOLLIN|EPOLLONESHOT, token 9) = 0
+//!      3.217 ms  reactor      epoll_wait(fd 7, capacity 1024, timeout 200 ms) = 1: [EPOLLIN token 9]  (104.973 ms)
+//!    108.791 ms  main         recv(fd 20, 32 bytes) = 32  (0.006 ms)
+//!    108.813 ms  main         recv(fd 20, 32 bytes) = 32  (0.001 ms)
+//!    108.818 ms  main         recv(fd 20, 64 bytes) = 47  (0.002 ms)
+//!    108.824 ms  main         recv(fd 20, 17 bytes) = -1 EAGAIN  (0.001 ms)
+//!    108.886 ms  main         epoll_ctl(fd 7, EPOLL_CTL_DEL, fd 20) = 0
+//!    108.897 ms  main         epoll_ctl(fd 8, EPOLL_CTL_DEL, fd 20) = 0
 //! ```
 //!
+//! A line is written when its call returns, so a wait stands behind calls that began later. The answer has 111 bytes;
+//! that fetching them takes four calls is the doing of `read_to_end`. That fills the room that its vector has, which is
+//! 32 bytes at first and doubles when it is full, and goes on until there is nothing more.
+//!
 //! On Windows the token is not among the words, because the system never gets it. On no system is there a line for what
-//! `std` does for us besides reading: connecting, writing, `set_nonblocking`, and closing a stream or the queue.
+//! `std` does for us besides reading: connecting by `TcpStream::connect`, listening and accepting, writing, looking for
+//! an error, `set_nonblocking`, and closing.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod event;

@@ -9,7 +9,15 @@ use std::net::{self, SocketAddr, ToSocketAddrs};
 ///
 /// It accepts like [`std::net::TcpListener`], and as there it blocks until
 /// [`set_nonblocking`](TcpListener::set_nonblocking) says otherwise. Register it for
-/// [`READABLE`](crate::Interests::READABLE): the event says that `accept` will not block now.
+/// [`READABLE`](crate::Interests::READABLE): the event says that `accept` will not block now. It is a hint, because the
+/// client may leave before it is accepted; so a program that must not wait makes the listener non-blocking.
+///
+/// One `register` gives one event, however many clients wait. Accept one client and register again, or accept until
+/// [`WouldBlock`](ErrorKind::WouldBlock) and register then; while the listener is not registered, clients wait in the
+/// system's queue. They have connected already, as far as they know: see [the guide](crate::guide::ch12_listeners).
+///
+/// It belongs to the first `Poll` it was registered with, for good; what it accepts belongs to none yet. Dropping it
+/// takes its registration back.
 ///
 /// # Examples
 ///
@@ -33,19 +41,22 @@ pub struct TcpListener(pub(crate) sys::Source<net::TcpListener>);
 
 impl TcpListener {
     /// Listens at this address; port 0 lets the system choose one. As [`std::net::TcpListener::bind`], errors included.
+    /// There is room for 128 clients that wait, if the system allows as many.
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         net::TcpListener::bind(addr).map(TcpListener::from)
     }
 
-    /// Accepts a client. The stream blocks, whatever the mode of the listener is.
+    /// Accepts a client. The stream blocks, whatever the mode of the listener is, and belongs to no `Poll` yet.
     ///
-    /// A client that has left before it was accepted is passed over.
+    /// A client that has left before it was accepted does no harm. The system may hand it out, and then a read says so;
+    /// or say that it has left, and then it is passed over.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::WouldBlock`]: there is no client, and the listener is in non-blocking mode.
-    /// - Others come from the system, for example if there is no descriptor left. The client then stays in the queue, and
-    ///   the listener stays readable; so a program that registers it again at once would spin.
+    /// - Others come from the system, for example if there is no descriptor left. The client then stays in the queue,
+    ///   and the listener stays readable; so a program that registers it again at once would spin. Register it again
+    ///   after a connection was closed, or after a pause.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             match self.0.inner.accept() {
@@ -69,7 +80,7 @@ impl TcpListener {
     }
 
     /// Whether an [`accept`](TcpListener::accept) that finds no client returns [`WouldBlock`](ErrorKind::WouldBlock)
-    /// (`true`) or waits (`false`, the default).
+    /// (`true`) or waits (`false`, the default). What it accepts is not concerned.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.0.inner.set_nonblocking(nonblocking)
     }

@@ -10,21 +10,22 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// An event loop: one thread waits in [`poll`](Poll::poll) while others [`register`](Registrator::register) streams.
+/// An event loop: one thread waits in [`poll`](Poll::poll) while others [`register`](Registrator::register) sources:
+/// streams, listeners, and connections that are being made.
 ///
-/// It is a queue of the operating system: epoll on Linux and Android, kqueue on macOS, iOS and the BSDs, an I/O
-/// completion port on Windows. The queue is given back to the system when the `Poll` and all its [`Registrator`]s are
-/// dropped. Streams need not be dropped first, and do not keep it open. (On Windows our handle is closed then, but the
-/// kernel keeps the port until the sockets that belong to it are closed.)
+/// It is a queue of the operating system: epoll on Linux and Android (two of them, one in the other), kqueue on macOS,
+/// iOS and the BSDs, an I/O completion port on Windows. The queue is given back to the system when the `Poll` and all
+/// its [`Registrator`]s are dropped. Sources need not be dropped first, and do not keep it open. (On Windows our handle
+/// is closed then, but the kernel keeps the port until the sockets that belong to it are closed.)
 ///
 /// # After `fork`
 ///
 /// A child process made by `fork` must not use or drop what belongs to its parent's loop. On Linux both processes share
 /// one queue: a `register` in the child edits the parent's registrations, a `poll` takes the parent's events, and
-/// dropping a stream takes back the parent's registration of that stream. Only `close_loop` concerns the child alone. On
-/// macOS and the BSDs the child has no queue at all, and its calls fail or reach a stranger's descriptor. So the child
-/// should call `exec`, as [`std::process::Command`] does, or `_exit`: neither drops anything, and `exec` closes the
-/// queue. A child that goes on makes a `Poll` of its own, with streams of its own.
+/// dropping a source takes back the parent's registrations of that source. Only `close_loop` concerns the child alone.
+/// On macOS and the BSDs the child has no queue at all, and its calls fail or reach a stranger's descriptor. So the
+/// child should call `exec`, as [`std::process::Command`] does, or `_exit`: neither drops anything, and `exec` closes
+/// the queue. A child that goes on makes a `Poll` of its own, with sources of its own.
 /// ([epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html),
 /// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2))
 pub struct Poll {
@@ -40,8 +41,8 @@ impl Poll {
     /// [`ErrorKind::Unsupported`]: macOS has this flag since 10.5 and FreeBSD since 8.1, while NetBSD and DragonFly
     /// [still lacked it at the end of 2015](https://github.com/facebookarchive/fb-adb/issues/38).
     ///
-    /// An error of the system says which call failed, here and in all other functions of `Poll` and [`Registrator`]. Its
-    /// number is therefore not in the error itself, but in the error's source:
+    /// An error of the system says which call failed, here and in all other functions of `Poll` and [`Registrator`].
+    /// Its number is therefore not in the error itself, but in the error's source:
     ///
     /// ```
     /// fn os_error(error: &std::io::Error) -> Option<i32> {
@@ -61,7 +62,7 @@ impl Poll {
         Ok(Poll { registrator })
     }
 
-    /// A handle to register streams with, in this thread or in another one.
+    /// A handle to register sources with, in this thread or in another one.
     pub fn registrator(&self) -> Registrator {
         self.registrator.clone()
     }
@@ -69,9 +70,10 @@ impl Poll {
     /// Waits until there is at least one event, but no longer than `timeout_ms` milliseconds, and replaces what is in
     /// `events` by the events that came. Returns their number.
     ///
-    /// `None` waits without end; 0 and negative numbers do not wait. `Ok(0)` means that the time is over, and nothing
-    /// else: a timeout never ends early, and signals do not end it. If more events are ready than `events` has
-    /// [room](Events::with_capacity) for, the others come with the next call.
+    /// `None` waits without end; 0 and negative numbers do not wait. `Ok(0)` means that the timeout has expired, and
+    /// nothing else: a timeout never ends early, and signals do not end it. If more events are ready than `events` has
+    /// [room](Events::with_capacity) for, the others come with the next call; even with room for one, neither direction
+    /// keeps the other from having its turn.
     ///
     /// # Errors
     ///
@@ -178,15 +180,21 @@ pub struct Registrator {
 }
 
 impl Registrator {
-    /// Asks for *one* event with this `token` as soon as `stream` can be [read](Interests::READABLE), or
-    /// [written](Interests::WRITABLE). What is possible already counts: then the event comes at once.
+    /// Asks for *one* event with this `token` as soon as `source` is [readable](Interests::READABLE), or
+    /// [writable](Interests::WRITABLE). What is possible already counts: then the event comes at once.
     ///
-    /// After the event nothing more comes in that direction until the stream is registered again; a program does so when a
-    /// read or a write has returned [`WouldBlock`](ErrorKind::WouldBlock). Registering again before the event replaces the
-    /// token; there is still one event.
+    /// | source | `READABLE` | `WRITABLE` |
+    /// | --- | --- | --- |
+    /// | [`TcpStream`](crate::TcpStream) | a read will not block | a write of at least one byte will not block, or it will fail at once |
+    /// | [`TcpListener`](crate::TcpListener) | `accept` will not block | an error |
+    /// | [`Connecting`](crate::Connecting) | an error | connecting has ended, well or badly |
+    ///
+    /// After the event nothing more comes in that direction until the source is registered again; a program does so
+    /// when a read, a write or an `accept` has returned [`WouldBlock`](ErrorKind::WouldBlock). Registering again before
+    /// the event replaces the token; there is still one event.
     ///
     /// The two directions are independent. A stream may be registered for both, with two tokens or with one, and each
-    /// registration has its event; none replaces, delays, silences or renews the other.
+    /// registration has its event; neither replaces, delays, silences or renews the other.
     ///
     /// Any number of threads may register, while another one waits in [`Poll::poll`]. In the steady state this is one
     /// system call, and allocates nothing.
@@ -194,10 +202,12 @@ impl Registrator {
     /// # Errors
     ///
     /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), or its `Poll` was dropped.
-    /// - [`ErrorKind::InvalidInput`]: the stream was registered with another `Poll` before. A stream belongs to the
-    ///   first one for good, because Win32 cannot detach a socket from its port.
+    /// - [`ErrorKind::InvalidInput`]: the source was registered with another `Poll` before. It belongs to the first one
+    ///   for good, because Win32 cannot detach a socket from its port. Or the direction is one that the source does not
+    ///   have: a listener is never writable, a connection that is being made never readable. That changes nothing.
     /// - Others come from the system: on Linux, [`ErrorKind::StorageFull`] says that this user watches more descriptors
-    ///   than `/proc/sys/fs/epoll/max_user_watches` allows. Even after such an error the stream may belong to this `Poll`.
+    ///   than `/proc/sys/fs/epoll/max_user_watches` allows. Even after such an error the source may belong to this
+    ///   `Poll`. On Windows, a socket of a layered service provider may be refused in all cases but reading a stream.
     ///
     /// # Examples
     ///

@@ -11,16 +11,16 @@ use std::ops::Deref;
 /// This trait is sealed: it cannot be implemented elsewhere, because a backend has to know what it is given.
 ///
 /// ```
-/// use minimio::{Interests, Poll, TcpStream};
+/// use minimio::{Interests, Poll, TcpListener, TcpStream};
 /// use std::sync::Arc;
 ///
-/// let listener = minimio::TcpListener::bind("127.0.0.1:0")?;
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let stream = Arc::new(TcpStream::connect(listener.local_addr()?)?);
-/// let registrator = Poll::new()?.registrator();
-/// # let _poll = Poll::new()?;
-/// # let registrator = _poll.registrator();
+/// let poll = Poll::new()?;
+/// let registrator = poll.registrator();
 /// registrator.register(&listener, 1, Interests::READABLE)?;
-/// registrator.register(&stream, 2, Interests::WRITABLE)?;
+/// registrator.register(&stream, 2, Interests::READABLE)?;
+/// registrator.register(&stream, 3, Interests::WRITABLE)?; // the other direction, besides
 /// # std::io::Result::Ok(())
 /// ```
 pub trait Source: sealed::Source {}

@@ -1,24 +1,27 @@
 //! One folder for each operating system's event queue, and the one place that chooses among them.
 //!
-//! A backend provides three types, and their use in `poll.rs`, `event.rs` and `stream.rs` holds it to these signatures:
+//! A backend provides three types, and their use in `poll.rs`, `event.rs`, `source.rs`, `stream.rs` and `listener.rs`
+//! holds it to these signatures:
 //!
 //! - [`RawEvent`]: what the system writes when something happened. `token(&self) -> Token`: what `register` was given;
 //!   `is_writable(&self) -> bool`: whether it was asked to wait for writing.
-//! - [`TcpStream`]: `std`'s stream, `inner`, that knows the selector it belongs to: `new`, `read`, `read_vectored`,
-//!   `shutdown`, `set_nonblocking`. Dropping it takes its registration back. (The one in `unix.rs` calls the selector's
-//!   `deregister`.)
+//! - [`Source`]: one of `std`'s sockets, `inner`, that knows the selector it belongs to. It is made by `From`; of a
+//!   stream it has `read`, `read_vectored`, `shutdown` and `set_nonblocking`. Dropping it takes its registrations back.
+//!   (The one in `unix/mod.rs` calls the selector's `deregister`.)
 //! - [`Selector`]: the system's queue, closed when it is dropped. Threads share it.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
-//!   - `register(&self, &TcpStream, Token, Interests) -> io::Result<()>`: asks for one event in one direction, which comes
-//!     at once if the stream is ready already; replaces a registration in that direction that still waits, and does
-//!     nothing to one in the other. Called from any thread, also during `select`. A stream of another selector is
+//!   - `register(&self, &Source<_>, Token, Interests) -> io::Result<()>`: asks for one event in one direction, which
+//!     comes at once if the source is ready already; replaces a registration in that direction that still waits, and
+//!     does nothing to one in the other. Called from any thread, also during `select`. A source of another selector is
 //!     `InvalidInput`.
 //!   - `select(&self, &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()>`: replaces what is in the vector by
-//!     the events that came, as many at most as its capacity, `InvalidInput` if that is 0. While there are none, it sleeps
-//!     until `wake` was called or the timeout (never negative; `None`: no end) is over. It may also return early with no
-//!     events: `poll.rs` then looks at the clock, and calls it again.
-//!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping, and what it leaves in the
-//!     vector means nothing.
+//!     the events that came, as many at most as its capacity, `InvalidInput` if that is 0. While there are none, it
+//!     sleeps until `wake` was called or the timeout (never negative; `None`: no end) has expired. It may also return
+//!     early with no events: `poll.rs` then looks at the clock, and calls it again.
+//!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping, and what it leaves in
+//!     the vector means nothing.
+//!
+//! And one function, [`start_connect`], which all backends share, but for the two calls that it makes.
 //!
 //! With the feature `trace`, a backend's module `ffi` is its `traced.rs`: the same functions, each of which writes a
 //! line on what was passed and what came of it.
