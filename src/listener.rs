@@ -60,7 +60,7 @@ impl TcpListener {
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             match self.0.inner.accept() {
-                // Wine says `NotConnected`.
+                // The BSDs say `ConnectionAborted`, Windows `ConnectionReset`, Wine `NotConnected`.
                 Err(error) if LEFT.contains(&error.kind()) => (),
                 Err(error) => return Err(error),
                 Ok((stream, addr)) => {
@@ -80,7 +80,7 @@ impl TcpListener {
     }
 
     /// Whether an [`accept`](TcpListener::accept) that finds no client returns [`WouldBlock`](ErrorKind::WouldBlock)
-    /// (`true`) or waits (`false`, the default). What it accepts is not concerned.
+    /// (`true`) or waits (`false`, the default). The streams it accepts are not affected.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.0.inner.set_nonblocking(nonblocking)
     }
@@ -91,7 +91,11 @@ impl TcpListener {
     }
 }
 
-const LEFT: [ErrorKind; 2] = [ErrorKind::ConnectionAborted, ErrorKind::NotConnected];
+const LEFT: &[ErrorKind] = &[
+    ErrorKind::ConnectionAborted,
+    ErrorKind::ConnectionReset,
+    ErrorKind::NotConnected,
+];
 
 impl From<net::TcpListener> for TcpListener {
     fn from(inner: net::TcpListener) -> TcpListener {

@@ -16,7 +16,7 @@
 //! | [11. A connection that is being made](ch11_connecting) | 9 | What happens between `connect` and its event? |
 //! | [12. Clients in a queue](ch12_listeners) | 5 | What does a listener wait for? |
 //!
-//! And five that are for looking things up, and for doing:
+//! And six that are for looking things up, and for doing:
 //!
 //! | page | what it has |
 //! | --- | --- |
@@ -24,6 +24,7 @@
 //! | [Experiments](experiments) | lines to break, and what goes red then |
 //! | [Exercises](exercises) | what to build next, from easy to hard, with the tests that say when it is done |
 //! | [The book and this code](book) | each of the book's pages, where that is here, and what is different |
+//! | [How we know](how_we_know) | where all this was run, what each check does, and what no check here can decide |
 //! | [Errata](errata) | where a page of the book and the system disagree |
 //!
 //! Read the chapters in this order the first time. In a hurry, read 2, 3 and 4, with one backend of the sources beside
@@ -134,3 +135,6 @@ pub mod book {}
 
 #[doc = include_str!("errata.md")]
 pub mod errata {}
+
+#[doc = include_str!("how_we_know.md")]
+pub mod how_we_know {}

@@ -40,6 +40,6 @@ impl error::Error for FailedCall {
 }
 
 pub fn belongs_to_another() -> io::Error {
-    let message = "the stream was registered with another Poll before";
+    let message = "already registered with another Poll";
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }

@@ -22,7 +22,7 @@ use std::{mem, ptr};
 pub struct Selector {
     kqueue: OwnedFd,
     waker: Waker,
-    /// Each stream that is registered gets a copy. It is weak, so that a stream does not keep the queue open.
+    /// Each source that is registered gets a copy. It is weak, so that a source does not keep the queue open.
     me: Weak<Selector>,
 }
 
