@@ -1,30 +1,30 @@
-//! What goes into the loop, a token and an interest, and what comes out of it, events.
+//! The input of the loop, a token and an interest, and its output, events.
 
 use crate::sys;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::slice;
 
-/// The number that [`register`](crate::Registrator::register) is given and that comes back in the [`Event`].
+/// The number that the user passes to [`register`](crate::Registrator::register) and gets back in the [`Event`].
 ///
-/// To the library it means nothing: every value, 0 and `usize::MAX` included, is the user's. Two sources may share one,
-/// and so may the two directions of a stream.
+/// The library reserves no value: 0 and `usize::MAX` are tokens like any other. Two sources may share a token, and so
+/// may the two directions of a stream.
 pub type Token = usize;
 
-/// What to wait for: one direction. To wait for both, register twice: neither registration knows of the other.
+/// The direction to wait for. To wait for both, register twice: the two registrations are independent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Interests(u8);
 
 impl Interests {
-    /// A read will not block: there is data, or the end of the stream, or an error to collect. Of a listener: `accept`
+    /// A read will not block: there is data, or the end of the stream, or an error to collect. For a listener: `accept`
     /// will not block. A [`Connecting`](crate::Connecting) is never readable.
     pub const READABLE: Interests = Interests(0b01);
 
-    /// A write of at least one byte will not block, or it will fail at once because the connection is broken. That
-    /// there is room says nothing about what the peer has received. Of a [`Connecting`](crate::Connecting): connecting
-    /// has ended, well or badly. A listener is never writable.
+    /// A write of at least one byte will not block, or it will fail at once because the connection is broken. Room
+    /// says nothing about what the peer has received. For a [`Connecting`](crate::Connecting): connecting has succeeded
+    /// or failed. A listener is never writable.
     ///
-    /// There is room nearly always. So write first, and wait only when a write has returned
+    /// There is nearly always room. So write first, and wait only when a write has returned
     /// [`WouldBlock`](std::io::ErrorKind::WouldBlock).
     pub const WRITABLE: Interests = Interests(0b10);
 
@@ -48,16 +48,16 @@ impl fmt::Debug for Interests {
     }
 }
 
-/// The answer to one [`register`](crate::Registrator::register): what was asked for is possible now.
+/// The answer to one [`register`](crate::Registrator::register): the source is ready in the direction asked for.
 ///
-/// It is a hint to try. Only trying shows whether there is data, the end of the stream or an error; and if another
-/// thread has read, written or accepted in the meantime, there may be nothing left, or no room, or no client.
-// On Unix it is laid out as the system's own struct, so that the system can write into the user's `Events`.
+/// An event is a hint to try. Only trying shows whether there is data, the end of the stream or an error; and if
+/// another thread has read, written or accepted in the meantime, there may be nothing left, or no room, or no client.
+// On Unix an event is laid out as the system's own struct, so that the kernel can write into the user's `Events`.
 #[repr(transparent)]
 pub struct Event(pub(crate) sys::RawEvent);
 
 impl Event {
-    /// The token that was given with the registration.
+    /// The token that was passed to `register`.
     pub fn id(&self) -> Token {
         self.0.token()
     }
@@ -88,7 +88,7 @@ impl fmt::Debug for Event {
     }
 }
 
-/// Room for the events of one [`poll`](crate::Poll::poll), to be reused for the next. It reads like a slice.
+/// A buffer for the events of one [`poll`](crate::Poll::poll), to be reused for the next. It dereferences to a slice.
 ///
 /// ```
 /// let mut events = minimio::Events::with_capacity(1024);
@@ -103,12 +103,12 @@ impl fmt::Debug for Event {
 pub struct Events(pub(crate) Vec<Event>);
 
 impl Events {
-    /// Larger capacities are reduced to this one. To allocate more could end the program, and events that do not fit
-    /// come with the next poll anyway.
+    /// Larger capacities are reduced to this one: an allocation that fails would abort the program, and the next `poll`
+    /// returns the events that did not fit.
     const MAX_CAPACITY: usize = 1 << 20;
 
-    /// Room for `capacity` events, and for 1,048,576 at most. One [`poll`](crate::Poll::poll) brings no more than
-    /// that; others that are ready come with the next one.
+    /// Room for `capacity` events, but at most 1,048,576. One [`poll`](crate::Poll::poll) returns no more than that;
+    /// the next one returns the others.
     pub fn with_capacity(capacity: usize) -> Events {
         Events(Vec::with_capacity(capacity.min(Events::MAX_CAPACITY)))
     }

@@ -1,4 +1,4 @@
-//! The listener: `std`'s, and what a backend remembers of its registration.
+//! The listener: `std`'s, with what a backend remembers of its registration.
 
 use crate::{TcpStream, sys};
 use std::fmt;
@@ -7,17 +7,17 @@ use std::net::{self, SocketAddr, ToSocketAddrs};
 
 /// A socket that waits for clients, and can be registered with a [`Poll`](crate::Poll).
 ///
-/// It accepts like [`std::net::TcpListener`], and as there it blocks until
+/// It accepts like [`std::net::TcpListener`], and like that one it blocks unless
 /// [`set_nonblocking`](TcpListener::set_nonblocking) says otherwise. Register it for
-/// [`READABLE`](crate::Interests::READABLE): the event says that `accept` will not block now. It is a hint, because the
-/// client may leave before it is accepted; so a program that must not wait makes the listener non-blocking.
+/// [`READABLE`](crate::Interests::READABLE): the event says that `accept` will not block now. The event is a hint,
+/// because the client may leave before it is accepted; so a program that must not wait makes the listener non-blocking.
 ///
 /// One `register` gives one event, however many clients wait. Accept one client and register again, or accept until
-/// [`WouldBlock`](ErrorKind::WouldBlock) and register then; while the listener is not registered, clients wait in the
-/// system's queue. They have connected already, as far as they know: see [the guide](crate::guide::ch12_listeners).
+/// [`WouldBlock`](ErrorKind::WouldBlock) and register then. While the listener is not registered, clients wait in the
+/// system's queue. Their own `connect` has succeeded already: see [the guide](crate::guide::ch12_listeners).
 ///
-/// It belongs to the first `Poll` it was registered with, for good; what it accepts belongs to none yet. Dropping it
-/// takes its registration back.
+/// A listener belongs permanently to the first `Poll` it was registered with; the streams it accepts belong to none
+/// yet. Dropping the listener cancels its registration.
 ///
 /// # Examples
 ///
@@ -41,22 +41,24 @@ pub struct TcpListener(pub(crate) sys::Source<net::TcpListener>);
 
 impl TcpListener {
     /// Listens at this address; port 0 lets the system choose one. As [`std::net::TcpListener::bind`], errors included.
-    /// There is room for 128 clients that wait, if the system allows as many.
+    /// Up to 128 clients can wait to be accepted, if the system allows as many.
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         net::TcpListener::bind(addr).map(TcpListener::from)
     }
 
-    /// Accepts a client. The stream blocks, whatever the mode of the listener is, and belongs to no `Poll` yet.
+    /// Accepts a client. The stream is in blocking mode, whatever the mode of the listener, and belongs to no `Poll`
+    /// yet.
     ///
-    /// A client that has left before it was accepted does no harm. The system may hand it out, and then a read says so;
-    /// or say that it has left, and then it is passed over.
+    /// A client that has left before it was accepted does no harm. The system may return its stream, and then a read
+    /// returns the error; or the system may report that a client has left, and then `accept` continues with the next
+    /// one.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::WouldBlock`]: there is no client, and the listener is in non-blocking mode.
-    /// - Others come from the system, for example if there is no descriptor left. The client then stays in the queue,
-    ///   and the listener stays readable; so a program that registers it again at once would spin. Register it again
-    ///   after a connection was closed, or after a pause.
+    /// - Others come from the system, for example if there is no descriptor left. Then the client stays in the queue
+    ///   and the listener stays readable, so a program that registers the listener again at once would spin. Register
+    ///   the listener again after a connection was closed, or after a pause.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             match self.0.inner.accept() {
@@ -64,7 +66,7 @@ impl TcpListener {
                 Err(error) if LEFT.contains(&error.kind()) => (),
                 Err(error) => return Err(error),
                 Ok((stream, addr)) => {
-                    // Linux makes a blocking socket. Other systems let it inherit the mode of the listener.
+                    // On Linux the new socket blocks. On other systems it inherits the mode of the listener.
                     if !cfg!(any(target_os = "linux", target_os = "android")) {
                         stream.set_nonblocking(false)?;
                     }
@@ -74,18 +76,19 @@ impl TcpListener {
         }
     }
 
-    /// The address at which it listens.
+    /// The address on which it listens.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.inner.local_addr()
     }
 
-    /// Whether an [`accept`](TcpListener::accept) that finds no client returns [`WouldBlock`](ErrorKind::WouldBlock)
+    /// Whether an [`accept`](TcpListener::accept) without a client returns [`WouldBlock`](ErrorKind::WouldBlock)
     /// (`true`) or waits (`false`, the default). The streams it accepts are not affected.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.0.inner.set_nonblocking(nonblocking)
     }
 
-    /// The error that the system keeps for the next call, if there is one. As [`std::net::TcpListener::take_error`].
+    /// Returns and clears the error that the system keeps for the next call, if there is one. As
+    /// [`std::net::TcpListener::take_error`].
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.0.inner.take_error()
     }

@@ -1,4 +1,4 @@
-//! The loop, and the way into it from other threads. Nothing here knows on which operating system it runs.
+//! The loop, and the way into it from other threads. Nothing here depends on the operating system.
 //!
 //! A word in brackets in a comment marks a step to which the [guide](crate::guide::ch4_life#the-marks) refers.
 
@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 ///
 /// It is a queue of the operating system: epoll on Linux and Android (two of them, one in the other), kqueue on macOS,
 /// iOS and the BSDs, an I/O completion port on Windows. The queue is given back to the system when the `Poll` and all
-/// its [`Registrator`]s are dropped. Sources need not be dropped first, and do not keep it open. (On Windows our handle
-/// is closed then, but the kernel keeps the port until the sockets that belong to it are closed.)
+/// its [`Registrator`]s are dropped. Sources need not be dropped first, and do not keep the queue open. (On Windows our
+/// handle is closed then, but the kernel keeps the port until the sockets that belong to the port are closed.)
 ///
 /// # After `fork`
 ///
 /// A child process made by `fork` must not use or drop what belongs to its parent's loop. On Linux both processes share
 /// one queue: a `register` in the child edits the parent's registrations, a `poll` takes the parent's events, and
-/// dropping a source takes back the parent's registrations of that source. Only `close_loop` concerns the child alone.
-/// On macOS and the BSDs the child has no queue at all, and its calls fail or reach a stranger's descriptor. So the
-/// child should call `exec`, as [`std::process::Command`] does, or `_exit`: neither drops anything, and `exec` closes
-/// the queue. A child that goes on makes a `Poll` of its own, with sources of its own.
+/// dropping a source cancels the parent's registrations of that source. Only `close_loop` affects the child alone. On
+/// macOS and the BSDs the child has no queue at all, and its calls fail or reach an unrelated descriptor. So the child
+/// should call `exec`, as [`std::process::Command`] does, or `_exit`: neither drops anything, and `exec` closes the
+/// queue. A child that continues must make its own `Poll` and its own sources.
 /// ([epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html),
 /// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2))
 pub struct Poll {
@@ -37,8 +37,8 @@ impl Poll {
     ///
     /// # Errors
     ///
-    /// The system's error, if there is no descriptor or no memory left. On a kqueue that does not know `EV_RECEIPT`,
-    /// [`ErrorKind::Unsupported`]: macOS has this flag since 10.5 and FreeBSD since 8.1, while NetBSD and DragonFly
+    /// The system's error, if there is no descriptor or no memory left. [`ErrorKind::Unsupported`] on a kqueue without
+    /// `EV_RECEIPT`: macOS has had this flag since 10.5 and FreeBSD since 8.1, while NetBSD and DragonFly
     /// [still lacked it at the end of 2015](https://github.com/facebookarchive/fb-adb/issues/38).
     ///
     /// An error of the system says which call failed, here and in all other functions of `Poll` and [`Registrator`].
@@ -67,13 +67,13 @@ impl Poll {
         self.registrator.clone()
     }
 
-    /// Waits until there is at least one event, but no longer than `timeout_ms` milliseconds, and replaces what is in
-    /// `events` by the events that came. Returns their number.
+    /// Waits until there is at least one event or `timeout_ms` milliseconds have passed, and replaces the contents of
+    /// `events` with the new events. Returns their number.
     ///
-    /// `None` waits without end; 0 and negative numbers do not wait. `Ok(0)` means that the timeout has expired, and
-    /// nothing else: a timeout never ends early, and signals do not end it. If more events are ready than `events` has
-    /// [room](Events::with_capacity) for, the others come with the next call; even with room for one, neither direction
-    /// keeps the other from having its turn.
+    /// `None` waits without a limit; 0 and negative numbers do not wait. `Ok(0)` means that the timeout has expired,
+    /// and nothing else: a timeout never ends early, and signals do not end it. If more events are ready than `events`
+    /// has [room](Events::with_capacity) for, the next call returns the others. Even with room for one event, neither
+    /// direction starves the other.
     ///
     /// # Errors
     ///
@@ -111,8 +111,8 @@ impl Poll {
             if !events.is_empty() {
                 return Ok(events.len());
             }
-            // [clock] Either the timeout has expired, or the wait ended early, because of a signal or a coarse clock. Then
-            // we wait again, for the time that is left.
+            // [clock] Either the timeout has expired, or a signal or a coarse clock has ended the wait early. In the
+            // second case, wait again for the remaining time.
             if let (Some(timeout_ms), Some(started)) = (timeout_ms, started) {
                 left_ms = Some(remaining_ms(timeout_ms, started));
             }
@@ -129,7 +129,7 @@ impl fmt::Debug for Poll {
     }
 }
 
-/// Rounded up. Rounded down, the last fraction of a millisecond would become 0, and the wait would end early.
+/// Rounds up. Rounded down, the last fraction of a millisecond would become 0, and the wait would end early.
 #[cold]
 fn remaining_ms(timeout_ms: i32, started: Instant) -> i32 {
     let remaining = Duration::from_millis(timeout_ms as u64).saturating_sub(started.elapsed());
@@ -157,7 +157,7 @@ impl Closing {
         self.is_closed.load(SeqCst) && self.is_decided()
     }
 
-    /// If another thread is about to close the loop, waits until it has done so, or has failed to.
+    /// If another thread is closing the loop, waits until that thread has succeeded or failed.
     #[cold]
     fn is_decided(&self) -> bool {
         let _outcome = self.lock();
@@ -165,7 +165,7 @@ impl Closing {
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
-        // There is nothing behind the lock that a panic could leave half done.
+        // The lock protects no data that a panic could leave half changed.
         self.undecided
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -181,33 +181,35 @@ pub struct Registrator {
 
 impl Registrator {
     /// Asks for *one* event with this `token` as soon as `source` is [readable](Interests::READABLE), or
-    /// [writable](Interests::WRITABLE). What is possible already counts: then the event comes at once.
+    /// [writable](Interests::WRITABLE). If the source is ready already, the event comes at once.
     ///
     /// | source | `READABLE` | `WRITABLE` |
     /// | --- | --- | --- |
-    /// | [`TcpStream`](crate::TcpStream) | a read will not block | a write of at least one byte will not block, or it will fail at once |
+    /// | [`TcpStream`](crate::TcpStream) | a read will not block | a write of at least one byte will not block, or it
+    /// will fail at once |
     /// | [`TcpListener`](crate::TcpListener) | `accept` will not block | an error |
     /// | [`Connecting`](crate::Connecting) | an error | connecting has ended, well or badly |
     ///
-    /// After the event nothing more comes in that direction until the source is registered again; a program does so
-    /// when a read, a write or an `accept` has returned [`WouldBlock`](ErrorKind::WouldBlock). Registering again before
-    /// the event replaces the token; there is still one event.
+    /// After the event there is no other in that direction until the source is registered again. Do so when a read, a
+    /// write or an `accept` has returned [`WouldBlock`](ErrorKind::WouldBlock). Registering again before the event
+    /// replaces the token; there is still only one event.
     ///
     /// The two directions are independent. A stream may be registered for both, with two tokens or with one, and each
     /// registration has its event; neither replaces, delays, silences or renews the other.
     ///
-    /// Any number of threads may register, while another one waits in [`Poll::poll`]. In the steady state this is one
-    /// system call, and allocates nothing.
+    /// Any number of threads may register while another one waits in [`Poll::poll`]. In the steady state, `register` is
+    /// one system call and allocates nothing.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), or its `Poll` was dropped.
     /// - [`ErrorKind::InvalidInput`]: the source was registered with another `Poll` before. It belongs to the first one
     ///   for good, because Win32 cannot detach a socket from its port. Or the direction is one that the source does not
-    ///   have: a listener is never writable, a connection that is being made never readable. That changes nothing.
+    ///   have: a listener is never writable, a connection that is being made never readable. Such a call changes
+    ///   nothing.
     /// - Others come from the system: on Linux, [`ErrorKind::StorageFull`] says that this user watches more descriptors
     ///   than `/proc/sys/fs/epoll/max_user_watches` allows. Even after such an error the source may belong to this
-    ///   `Poll`. On Windows, a socket of a layered service provider may be refused in all cases but reading a stream.
+    ///   `Poll`. On Windows, a socket of a layered service provider may be refused, except for reading a stream.
     ///
     /// # Examples
     ///
@@ -242,13 +244,13 @@ impl Registrator {
         source.register(&self.selector, token, interests)
     }
 
-    /// Closes the loop: a `poll` that runs returns at once, and from now on `poll`, `register` and `close_loop` return
+    /// Closes the loop: a running `poll` returns at once, and from now on `poll`, `register` and `close_loop` return
     /// [`ErrorKind::Interrupted`], through this registrator and all its clones.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::Interrupted`]: the loop is closed already, or its `Poll` was dropped.
-    /// - Others come from the system. Then the loop is not closed, and no event is lost.
+    /// - Others come from the system. After such an error the loop is still open, and no event is lost.
     pub fn close_loop(&self) -> io::Result<()> {
         let Closing { is_closed, .. } = &*self.closing;
         let _outcome = self.closing.lock();

@@ -1,14 +1,14 @@
-//! What can be registered.
+//! The sources, which can be registered.
 
 use crate::sys::Selector;
 use crate::{Connecting, Interests, TcpListener, TcpStream, Token};
 use std::io;
 use std::ops::Deref;
 
-/// What can be [registered](crate::Registrator::register): a [`TcpStream`], a [`TcpListener`], a [`Connecting`], and
-/// whatever dereferences to one of these, such as a `Box`, an `Arc` or the guard of a lock.
+/// A type that can be [registered](crate::Registrator::register): [`TcpStream`], [`TcpListener`], [`Connecting`], and
+/// any type that dereferences to one of these, such as a `Box`, an `Arc` or the guard of a lock.
 ///
-/// This trait is sealed: it cannot be implemented elsewhere, because a backend has to know what it is given.
+/// The trait is sealed: other crates cannot implement it, because each backend must know the type of a source.
 ///
 /// ```
 /// use minimio::{Interests, Poll, TcpListener, TcpStream};
@@ -31,7 +31,7 @@ pub mod sealed {
     use super::*;
 
     pub trait Source {
-        /// Refuses a direction for which there is nothing to wait.
+        /// Refuses a direction that the source does not have.
         fn register(&self, to: &Selector, token: Token, interests: Interests) -> io::Result<()>;
     }
 }

@@ -1,4 +1,4 @@
-//! The stream, `std`'s, and what a backend remembers of its registrations; and the connection that becomes a stream.
+//! The stream: `std`'s, with what a backend remembers of its registrations. And the connection that becomes a stream.
 
 use crate::sys;
 use std::fmt;
@@ -7,19 +7,19 @@ use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 
 /// A TCP connection that can be registered with a [`Poll`](crate::Poll).
 ///
-/// It reads and writes like [`std::net::TcpStream`], and as there it blocks until
-/// [`set_nonblocking`](TcpStream::set_nonblocking) says otherwise. `Read` and `Write` are there for `&TcpStream` too,
-/// so that one thread may read while another one writes.
+/// It reads and writes like [`std::net::TcpStream`], and like that one it blocks unless
+/// [`set_nonblocking`](TcpStream::set_nonblocking) says otherwise. `&TcpStream` implements `Read` and `Write` too, so
+/// that one thread can read while another one writes.
 ///
-/// It may be registered for [reading](crate::Interests::READABLE) and for [writing](crate::Interests::WRITABLE), and
-/// the two know nothing of each other. Wait before reading, because usually there is nothing yet. Write before waiting,
-/// because usually there is room: `Ok(n)` says that the system has taken n bytes, perhaps fewer than it was given, and
-/// nothing about the peer. After [`WouldBlock`](io::ErrorKind::WouldBlock) register for writing, and go on after the
-/// event. (`write_all` is for blocking streams: on `WouldBlock` it does not say how much it has written.)
+/// It may be registered for [reading](crate::Interests::READABLE) and for [writing](crate::Interests::WRITABLE); the
+/// two registrations are independent. Wait before reading, because usually there is nothing yet. Write before waiting,
+/// because usually there is room: `Ok(n)` says that the system has accepted n bytes, perhaps fewer than it was given,
+/// and says nothing about the peer. After [`WouldBlock`](io::ErrorKind::WouldBlock) register for writing, and continue
+/// after the event. (`write_all` is for blocking streams: on `WouldBlock` it does not say how much it has written.)
 ///
-/// It belongs to the first `Poll` it was registered with, for good. Dropping it takes its registrations back: no `poll`
-/// that begins after that returns an event of it, even if a duplicate of its descriptor lives on. What a write has
-/// accepted is sent all the same.
+/// A stream belongs permanently to the first `Poll` it was registered with. Dropping the stream cancels its
+/// registrations: no `poll` that begins afterwards returns an event of this stream, even if a duplicate of its
+/// descriptor is still open. Bytes that a write has accepted are still sent.
 ///
 /// After a reset, the first read or write returns [`ConnectionReset`](io::ErrorKind::ConnectionReset), on every system;
 /// later writes return [`BrokenPipe`](io::ErrorKind::BrokenPipe), or the same again. (If the peer had sent the end of
@@ -27,12 +27,12 @@ use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 ///
 /// # Platform differences
 ///
-/// Read a registered stream through this type only. On Windows the system puts what arrives into a buffer of 4 KiB that
-/// the stream lends to the kernel, where code that reads the raw socket does not see it. (Writing lends no data, so
-/// this concerns reading alone.) While the buffer is lent:
+/// Read a registered stream through this type only. On Windows the kernel puts data that arrives into a buffer of 4 KiB
+/// that the stream lends it, and code that reads the raw socket does not see this data. (Writing lends no buffer.)
+/// While the buffer is lent:
 ///
 /// - A blocking read ignores the read timeout that a `std` stream was given.
-/// - To drop the stream or the loop cancels the receive. On Windows a cancellation ends [every receive of the
+/// - Dropping the stream or the loop cancels the receive. On Windows a cancellation ends [every receive of the
 ///   connection](https://github.com/dotnet/corefx/pull/34212), so a read that blocks on a duplicate of the stream may
 ///   fail with it.
 /// - After a write that has timed out Windows [guarantees
@@ -41,12 +41,10 @@ use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 ///
 /// On Windows a duplicate of a registered stream cannot be registered.
 ///
-/// Windows does not report whether a socket is in non-blocking mode. So if a `std` stream was in that mode before it
-/// became one of these, call `set_nonblocking(true)` again; otherwise a read that comes before the event waits for
-/// data.
+/// Windows does not report whether a socket is in non-blocking mode. So if a `std` stream was in that mode before the
+/// conversion, call `set_nonblocking(true)` again; otherwise a read before the event waits for data.
 ///
-/// On Unix, a socket whose option `SO_RCVLOWAT` was raised is not readable, and has no event, until that many bytes
-/// have arrived.
+/// On Unix, a socket whose option `SO_RCVLOWAT` was raised becomes readable only when that many bytes have arrived.
 ///
 /// # Examples
 ///
@@ -66,8 +64,8 @@ use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 pub struct TcpStream(pub(crate) sys::Source<net::TcpStream>);
 
 impl TcpStream {
-    /// Opens a connection; blocks until it is there. As [`std::net::TcpStream::connect`], errors included. It also
-    /// resolves a name, which [`start_connect`](TcpStream::start_connect) does not.
+    /// Opens a connection, and blocks until it is established or has failed. As [`std::net::TcpStream::connect`],
+    /// errors included. `connect` also looks up names, which [`start_connect`](TcpStream::start_connect) does not.
     pub fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         net::TcpStream::connect(addr).map(TcpStream::from)
     }
@@ -75,13 +73,13 @@ impl TcpStream {
     /// Starts a connection, and returns at once. [Register](crate::Registrator::register) the connection for
     /// [`WRITABLE`](crate::Interests::WRITABLE), and call [`finish`](Connecting::finish) after the event.
     ///
-    /// How long that takes is up to the system, and may be minutes: see [the
+    /// The system decides how long connecting may take, which can be minutes: see [the
     /// guide](crate::guide::ch11_connecting#how-long-it-may-take). To give up sooner, drop the connection. Any thread
-    /// may call this, for example the one that has resolved a name, which blocks on every system.
+    /// may call `start_connect`, for example a thread that looks up names, because a lookup blocks on every system.
     ///
     /// # Errors
     ///
-    /// Those of the system. Where the peer is on the same machine, a BSD may say here that the connection is refused.
+    /// Those of the system. If the peer is on the same machine, a BSD may return `ConnectionRefused` here already.
     ///
     /// # Examples
     ///
@@ -107,18 +105,19 @@ impl TcpStream {
     /// Whether a read that finds nothing, or a write that finds no room, returns
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) (`true`) or waits (`false`, the default).
     ///
-    /// The event loop works either way, because an event says that a read, or a write of one byte, does not wait now.
+    /// The event loop works in both modes, because an event says that a read, or a write of one byte, will not wait.
     /// But a program that reads until it has everything may find that there is nothing *yet*, and one that writes much
-    /// may find that there is no room left. A loop that serves many streams must not wait then.
+    /// may find that there is no room left. A loop that serves many streams must not wait then, so it needs the
+    /// non-blocking mode.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.0.set_nonblocking(nonblocking)
     }
 
     /// Ends reading, writing or both, while the stream stays open. As [`std::net::TcpStream::shutdown`].
     ///
-    /// After reading was shut down, a read returns 0; after writing was, a write fails. In both cases a registration
-    /// for that direction that waits gets its event, and each later one gets its event at once. On Windows, after
-    /// reading was shut down, data that has arrived unread, or arrives later, [resets the
+    /// After reading was shut down, a read returns 0; after writing was shut down, a write fails. In both cases a
+    /// registration that waits in that direction gets its event, and each later one gets its event at once. On Windows,
+    /// after reading was shut down, data that has arrived unread, or arrives later, [resets the
     /// connection](https://learn.microsoft.com/windows/win32/api/winsock/nf-winsock-shutdown).
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
@@ -134,13 +133,13 @@ impl TcpStream {
         self.0.inner.peer_addr()
     }
 
-    /// The error that the system keeps for the next call, if there is one. Afterwards there is none. As
+    /// Returns and clears the error that the system keeps for the next call, if there is one. As
     /// [`std::net::TcpStream::take_error`].
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.0.inner.take_error()
     }
 
-    /// Whether small writes are sent at once (`true`) or may wait a little for more (`false`, the default). As
+    /// Whether small writes are sent at once (`true`) or may wait briefly for more data (`false`, the default). As
     /// [`std::net::TcpStream::set_nodelay`].
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.0.inner.set_nodelay(nodelay)
@@ -149,30 +148,31 @@ impl TcpStream {
 
 /// A connection that is being made, by [`TcpStream::start_connect`].
 ///
-/// It is no stream yet, so that nothing can be read, written or asked before there is a connection. It can be
-/// registered for [`WRITABLE`](crate::Interests::WRITABLE) only, and belongs to the first `Poll` it was registered
-/// with. Dropping it gives the connection up, and no `poll` that begins after that returns an event of it.
+/// This type has no `read`, `write` or `peer_addr`, because there is no connection yet. It can be registered for
+/// [`WRITABLE`](crate::Interests::WRITABLE) only, and belongs to the first `Poll` it was registered with. Dropping it
+/// abandons the attempt, and no `poll` that begins afterwards returns an event of it.
 pub struct Connecting(pub(crate) sys::Source<net::TcpStream>);
 
 impl Connecting {
-    /// The stream, which is in non-blocking mode. It belongs to the `Poll` with which the connection was registered.
+    /// Returns the stream, in non-blocking mode. The stream belongs to the `Poll` with which the connection was
+    /// registered.
     ///
-    /// Call it after the event. If the connection is not there yet, it is given up. A registration that still waits
-    /// goes on with the stream, and has its event.
+    /// Call `finish` after the event. Before the connection is established, `finish` abandons the attempt. A
+    /// registration that still waits passes to the stream, and gets its event.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::WouldBlock`]: the connection was still being made.
-    /// - The reason why there is no connection, such as [`ErrorKind::ConnectionRefused`], [`ErrorKind::TimedOut`],
+    /// - [`ErrorKind::WouldBlock`]: the connection was not established yet.
+    /// - The reason why connecting failed, such as [`ErrorKind::ConnectionRefused`], [`ErrorKind::TimedOut`],
     ///   [`ErrorKind::HostUnreachable`] or [`ErrorKind::NetworkUnreachable`].
     pub fn finish(self) -> io::Result<TcpStream> {
-        // The reason is kept for one call. Calling `connect` again to ask would start another attempt on some systems.
+        // The system keeps the reason for one call. A second `connect` would start another attempt on some systems.
         if let Some(reason) = self.0.inner.take_error()? {
             return Err(reason);
         }
         match self.0.inner.peer_addr() {
             Ok(_) => Ok(TcpStream(self.0)),
-            // macOS may say `EINVAL`.
+            // Not established yet: `ENOTCONN`, or on macOS perhaps `EINVAL`.
             Err(error)
                 if [ErrorKind::NotConnected, ErrorKind::InvalidInput].contains(&error.kind()) =>
             {
@@ -190,8 +190,8 @@ impl fmt::Debug for Connecting {
 }
 
 impl TcpStream {
-    /// After a reset a BSD returns `EPIPE`, and keeps the reason for the next call that asks. Linux and Windows return
-    /// the reason.
+    /// After a reset, a write on a BSD returns `EPIPE`, and the system keeps the reason. On Linux and Windows the write
+    /// returns the reason itself.
     fn reason(&self, result: io::Result<usize>) -> io::Result<usize> {
         match result {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {

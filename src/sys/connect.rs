@@ -1,4 +1,4 @@
-//! Starting a connection: the address as the system wants it, and the two calls.
+//! Starting a connection: the address in the system's layout, and the two calls.
 
 use super::Source;
 #[cfg(windows)]
@@ -9,7 +9,7 @@ use std::ffi::c_int;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream};
 
-/// Returns at once, with a non-blocking socket whose connection is being made, or has been made already.
+/// Returns at once with a non-blocking socket whose connection is being made, or is established already.
 pub fn start_connect(addr: SocketAddr) -> io::Result<Source<TcpStream>> {
     match addr {
         SocketAddr::V4(addr) => start(ffi::AF_INET, &sockaddr_in(&addr)),

@@ -2,19 +2,19 @@
 
 use std::{error, fmt, io};
 
-/// The error that the OS has just reported, with the name of the call that failed in front of it.
+/// The error that the OS has just reported, preceded by the name of the call that failed.
 #[cold]
 pub fn failed(call: &'static str) -> io::Error {
     failed_with(call, io::Error::last_os_error())
 }
 
-/// The same for an error that came in another way.
+/// The same, for an error that the caller has already.
 #[cold]
 pub fn failed_with(call: &'static str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), FailedCall { call, error })
 }
 
-/// The same for an error that came as a number.
+/// The same, for an error number.
 #[cold]
 #[allow(dead_code)] // epoll reports none
 pub fn failed_with_code(call: &'static str, code: i32) -> io::Error {

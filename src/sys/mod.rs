@@ -3,34 +3,36 @@
 //! A backend provides three types, and their use in `poll.rs`, `event.rs`, `source.rs`, `stream.rs` and `listener.rs`
 //! holds it to these signatures:
 //!
-//! - [`RawEvent`]: what the system writes when something happened. `token(&self) -> Token`: what `register` was given;
-//!   `is_writable(&self) -> bool`: whether it was asked to wait for writing.
-//! - [`Source`]: one of `std`'s sockets, `inner`, that knows the selector it belongs to. It is made by `From`; of a
-//!   stream it has `read`, `read_vectored`, `shutdown` and `set_nonblocking`. Dropping it takes its registrations back.
-//!   (The one in `unix/mod.rs` calls the selector's `deregister`.)
+//! - [`RawEvent`]: the record that the system writes for an event. `token(&self) -> Token`: the token that was passed
+//!   to
+//!   `register`; `is_writable(&self) -> bool`: whether `register` asked for `WRITABLE`.
+//! - [`Source`]: one of `std`'s sockets, `inner`, that knows the selector it belongs to. `From` makes it. For a stream
+//!   it has `read`, `read_vectored`, `shutdown` and `set_nonblocking`. Dropping it cancels its registrations. (The one
+//!   in
+//!   `unix/mod.rs` calls the selector's `deregister`.)
 //! - [`Selector`]: the system's queue, closed when it is dropped. Threads share it.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
 //!   - `register(&self, &Source<_>, Token, Interests) -> io::Result<()>`: asks for one event in one direction, which
 //!     comes at once if the source is ready already; replaces a registration in that direction that still waits, and
 //!     does nothing to one in the other. Called from any thread, also during `select`. A source of another selector is
 //!     `InvalidInput`.
-//!   - `select(&self, &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()>`: replaces what is in the vector by
-//!     the events that came, as many at most as its capacity, `InvalidInput` if that is 0. While there are none, it
-//!     sleeps until `wake` was called or the timeout (never negative; `None`: no end) has expired. It may also return
-//!     early with no events: `poll.rs` then looks at the clock, and calls it again.
-//!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping, and what it leaves in
-//!     the vector means nothing.
+//!   - `select(&self, &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()>`: replaces the contents of the
+//!     vector with new events, at most as many as its capacity; `InvalidInput` if that is 0. While there are none, it
+//!     sleeps until `wake` is called or the timeout (never negative; `None`: no limit) expires. It may also return
+//!     early without events: `poll.rs` then looks at the clock, and calls `select` again.
+//!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping, and the contents of the
+//!     vector have no meaning.
 //!
-//! And one function, [`start_connect`], which all backends share, but for the two calls that it makes.
+//! [`start_connect`] is shared by all backends, except for the two system calls that it makes.
 //!
-//! With the feature `trace`, a backend's module `ffi` is its `traced.rs`: the same functions, each of which writes a
-//! line on what was passed and what came of it.
+//! With the feature `trace`, a backend's module `ffi` is its `traced.rs`: the same functions, each of which also writes
+//! a line with its arguments and its result.
 
 #[cfg(feature = "trace")]
 #[macro_use]
 mod trace;
 
-/// Without the feature `trace`, a call and nothing but the call.
+/// Without the feature `trace`, only the call.
 #[cfg(not(feature = "trace"))]
 macro_rules! traced {
     ($call:expr, $($words:tt)*) => {
@@ -91,7 +93,7 @@ pub use unix::Source;
 use std::io::{self, IoSliceMut, Read};
 use std::net;
 
-/// `std` reads a stream into several buffers by `readv`, and on Windows by a `WSARecv` that waits.
+/// `std` reads a stream into several buffers with `readv`, and on Windows with a blocking `WSARecv`.
 fn recv_vectored(mut stream: &net::TcpStream, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     traced!(
         stream.read_vectored(bufs),

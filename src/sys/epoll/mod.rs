@@ -1,12 +1,13 @@
 //! Linux and Android: epoll, a *readiness* queue.
 //!
 //! The kernel keeps a list of the descriptors that we are interested in, and a second, usually short list of those
-//! among them that are ready. `epoll_ctl` edits the first, `epoll_wait` returns what is in the second, and sleeps while it
-//! is empty. No byte is read for us: that is up to the user, after the event.
+//! among them that are ready. `epoll_ctl` edits the first, `epoll_wait` returns what is in the second, and sleeps while
+//! it is empty. The kernel reads no byte for us: the user does so after the event.
 //! <https://man7.org/linux/man-pages/man7/epoll.7.html>
 //!
-//! A queue has one entry for a descriptor, and one-shot disables the whole entry. With a single queue, an event for reading
-//! would therefore silence a registration for writing. So there are two, `readers` and `writers`; and `readers` watches
+//! A queue has one entry for a descriptor, and one-shot disables the whole entry. With a single queue, an event for
+//! reading would therefore silence a registration for writing. So there are two, `readers` and `writers`; and `readers`
+//! watches
 //! `writers`, which is a descriptor itself, so that one wait is enough for both.
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
@@ -41,22 +42,23 @@ pub struct Selector {
 /// The address of the selector in whose `readers`, and in whose `writers`, a source has an entry; or 0.
 pub type Entries = [AtomicUsize; 2];
 
-/// `EPOLLIN`: there is something to read, the end of the stream included. (So `EPOLLRDHUP`, "the peer will send no
-/// more", would add nothing.) Errors are reported unasked. `EPOLLONESHOT`: report once, then be silent until asked again.
+/// `EPOLLIN`: there is data to read, or the end of the stream. (So `EPOLLRDHUP`, "the peer will send no more", would
+/// add nothing.) Errors are always reported. `EPOLLONESHOT`: report once, then disable the entry until it is modified.
 const READABLE_ONCE: u32 = EPOLLIN | EPOLLONESHOT;
 
 /// `EPOLLOUT`: there is room in the send buffer, or the connection is broken.
 const WRITABLE_ONCE: u32 = EPOLLOUT | EPOLLONESHOT;
 
-/// How `readers` reports that there is an event in `writers`. No source asks for `EPOLLRDNORM`, so this bit tells the entry
-/// of `writers` from that of any source. (`EPOLLIN` is needed as well, because the kernel notifies with that one.)
+/// How `readers` reports that there is an event in `writers`. No source asks for `EPOLLRDNORM`, so this bit
+/// distinguishes the entry of `writers` from the entry of a source. (`EPOLLIN` is needed too, because the kernel
+/// notifies with that bit.)
 const WRITERS: u32 = EPOLLIN | EPOLLRDNORM;
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let (readers, writers, waker) = (epoll_create1()?, epoll_create1()?, eventfd()?); // [queue]
-        // Neither entry is one-shot, and neither token is looked at, so that none is taken from the user. The waker is never
-        // read: once `wake` has written, it is ready for every wait.
+        // Neither entry is one-shot, and neither token is looked at, so that no token is reserved. The waker is never
+        // read: after `wake` has written to it, it stays ready for every wait.
         let event = |events| RawEvent { events, data: 0 };
         epoll_ctl(&readers, EPOLL_CTL_ADD, waker.as_fd(), event(EPOLLIN))?;
         epoll_ctl(&readers, EPOLL_CTL_ADD, writers.as_fd(), event(WRITERS))?;
@@ -70,7 +72,8 @@ impl Selector {
         }))
     }
 
-    /// A one-shot entry stays in the queue after its event, only disabled. So it is added once, and modified ever after.
+    /// After its event, a one-shot entry stays in the queue, disabled. So a source is added once, and modified from
+    /// then on.
     pub fn register<S: AsFd>(
         &self,
         source: &Source<S>,
@@ -102,8 +105,8 @@ impl Selector {
         }
     }
 
-    /// Puts events of `writers` in the place of the entry of `writers`. What there is no room for stays there, and the entry
-    /// is reported again by the next wait, after the sources that are ready to read have had their turn.
+    /// Replaces the event of the entry of `writers` with the events in `writers`. Events without room stay in that
+    /// queue, and the next wait reports the entry again, after the sources that are ready to read have had their turn.
     fn select_writers(&self, events: &mut Vec<Event>) -> io::Result<()> {
         let is_entry = |event: &Event| event.0.events & EPOLLRDNORM != 0;
         let Some(at) = events.iter().position(is_entry) else {
@@ -118,19 +121,19 @@ impl Selector {
             .for_each(|event| event.0.events |= EPOLLOUT);
         match result {
             Err(error) if events.is_empty() => Err(error),
-            _ => Ok(()), // the events in hand must not be lost: they will not be reported again
+            _ => Ok(()), // the other events must be returned: the kernel will not report them again
         }
     }
 
     pub fn wake(&self) -> io::Result<()> {
         if process::id() != self.process {
-            return Ok(()); // a forked child: no thread of it waits, and its parent must not be woken
+            return Ok(()); // in a forked child no thread waits, and the parent must not be woken
         }
         write(&self.waker, &1u64.to_ne_bytes()) // [wake]
     }
 
-    /// Closing the descriptor would be enough if it had no duplicate. But epoll watches the open file behind it, and a
-    /// duplicate keeps that open.
+    /// Closing the descriptor would be enough if it had no duplicate. But epoll watches the open file behind the
+    /// descriptor, and a duplicate keeps that file open.
     pub fn deregister(&self, source: BorrowedFd<'_>, entries: &Entries) {
         let nothing = RawEvent { events: 0, data: 0 };
         let queues = [&self.readers, &self.writers].into_iter().zip(entries);
@@ -155,19 +158,19 @@ impl RawEvent {
 fn add(queue: &OwnedFd, fd: BorrowedFd<'_>, event: RawEvent) -> io::Result<()> {
     match epoll_ctl(queue, EPOLL_CTL_ADD, fd, event) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            epoll_ctl(queue, EPOLL_CTL_MOD, fd, event) // `EEXIST`: another thread was faster
+            epoll_ctl(queue, EPOLL_CTL_MOD, fd, event) // `EEXIST`: another thread has just added it
         }
         result => result,
     }
 }
 
 fn epoll_create1() -> io::Result<OwnedFd> {
-    // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
+    // SAFETY: no pointer is passed, and a new descriptor has no owner.
     unsafe { owned_fd("epoll_create1", ffi::epoll_create1(ffi::EPOLL_CLOEXEC)) }
 }
 
 fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
+    // SAFETY: no pointer is passed, and a new descriptor has no owner.
     unsafe { owned_fd("eventfd", ffi::eventfd(0, ffi::EFD_CLOEXEC)) }
 }
 
@@ -179,11 +182,11 @@ fn epoll_ctl(epfd: &OwnedFd, op: c_int, fd: BorrowedFd<'_>, mut event: RawEvent)
 
 /// Appends events, for which there must be room.
 fn epoll_wait(epoll: &OwnedFd, events: &mut Vec<Event>, timeout: c_int) -> io::Result<()> {
-    // [capacity] (Of 0, the kernel says that it is invalid.)
+    // [capacity] (The kernel refuses a capacity of 0.)
     let room = events.spare_capacity_mut();
     let (place, capacity) = (room.as_mut_ptr().cast(), room.len() as c_int);
-    // SAFETY: there is room for `capacity` events at `place`, an `Event` is laid out as one, and we alone have access.
-    // The kernel writes that many at most, and `n` says how many it has written.
+    // SAFETY: there is room for `capacity` events at `place`, an `Event` has the kernel's layout, and we alone have
+    // access. The kernel writes at most that many, and `n` says how many it has written.
     unsafe {
         let n = ffi::epoll_wait(epoll.as_raw_fd(), place, capacity, timeout);
         if n == -1 {

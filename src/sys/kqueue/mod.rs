@@ -32,8 +32,8 @@ pub type Entries = ();
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let kqueue = kqueue()?; // [queue]
-        // Not one-shot, and never reset: once `wake` was called, it is ready for every wait. Its token is never looked at,
-        // so that none is taken from the user.
+        // The waker is not one-shot and never reset: after `wake` was called, it stays ready for every wait. Its token
+        // is never looked at, so that no token is reserved.
         let waker = Waker::new(&kqueue)?;
         Ok(Arc::new_cyclic(|me| Selector {
             kqueue,
@@ -44,9 +44,9 @@ impl Selector {
 
     /// Reading and writing are two filters, and so two knotes, each with its own one-shot and its own token.
     ///
-    /// A one-shot knote is deleted with its event, so each registration adds it. If the knote is still there, adding it
-    /// again gives it the new token. (An event that has already fired is kept, so it may refer to data that has since
-    /// been read.)
+    /// The kernel deletes a one-shot knote when it returns its event, so each registration adds the knote again. If the
+    /// knote is still there, adding it replaces its token. (An event that has already fired is kept, so it may refer to
+    /// data that has since been read.)
     pub fn register<S: AsFd>(
         &self,
         source: &Source<S>,
@@ -66,7 +66,7 @@ impl Selector {
 
     pub fn select(&self, events: &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()> {
         if events.capacity() == 0 {
-            return Err(ErrorKind::InvalidInput.into()); // `kevent` would return at once, as if the time were over
+            return Err(ErrorKind::InvalidInput.into()); // `kevent` would return at once, as if the timeout had expired
         }
         kevent_wait(&self.kqueue, events, timeout_ms) // [wait]
     }
@@ -90,12 +90,12 @@ impl RawEvent {
     }
 }
 
-// SAFETY: the pointer in it is a number to us.
+// SAFETY: its pointer is only used as a number.
 unsafe impl Send for RawEvent {}
 // SAFETY: likewise.
 unsafe impl Sync for RawEvent {}
 
-/// An event that is triggered by us.
+/// An event that we trigger ourselves.
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
 struct Waker;
 
@@ -114,7 +114,7 @@ impl Waker {
     }
 }
 
-/// A socket on which a byte arrives that is never read.
+/// A socket to which `wake` sends a byte that is never read.
 #[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
 struct Waker {
     _near: std::os::unix::net::UnixStream,
@@ -136,10 +136,10 @@ impl Waker {
 }
 
 fn kqueue() -> io::Result<OwnedFd> {
-    // SAFETY: no pointer is passed, and a descriptor that was made just now has no owner.
+    // SAFETY: no pointer is passed, and a new descriptor has no owner.
     let kqueue = unsafe { owned_fd("kqueue", ffi::kqueue())? };
-    // A child that was forked does not get a kqueue anyway. This is for an `exec` without a `fork`.
-    // SAFETY: the descriptor is open, and a number is what this command takes.
+    // A forked child does not inherit a kqueue. The flag is for an `exec` without a `fork`.
+    // SAFETY: the descriptor is open, and this command takes a number.
     let result = unsafe { fcntl(kqueue.as_raw_fd(), F_SETFD, FD_CLOEXEC) };
     check("fcntl", result).map(|()| kqueue)
 }
@@ -163,8 +163,9 @@ fn kevent_change(kqueue: &OwnedFd, mut change: RawEvent) -> io::Result<()> {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the kernel reads one change from `place`, and then writes at most one event there, before the call returns.
-    // `no_wait` lives as long as the call.
+    // SAFETY: the kernel reads one change from `place`, and then writes at most one event there, before the call
+    // returns.
+    // `no_wait` outlives the call.
     match unsafe { ffi::kevent(kqueue.as_raw_fd(), place, 1, place, 1, &no_wait) } {
         -1 => Err(failed("kevent")),
         1 if change.flags & EV_ERROR != 0 => match change.data as i32 {
@@ -190,9 +191,8 @@ fn kevent_wait(
         tv_nsec: (ms % 1000 * 1_000_000).into(),
     });
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `room` has space for `capacity` events, an `Event` is laid out as one, and we alone have access.
-    // The kernel writes that many at most, and `n` says how many it has written. `timeout` is null or lives as long as
-    // the call.
+    // SAFETY: `room` has space for `capacity` events, an `Event` has the kernel's layout, and we alone have access. The
+    // kernel writes at most that many, and `n` says how many it has written. `timeout` is null or outlives the call.
     unsafe {
         match ffi::kevent(
             kqueue.as_raw_fd(),

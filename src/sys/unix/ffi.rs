@@ -115,7 +115,8 @@ unsafe extern "C" {
     #[cfg_attr(target_os = "netbsd", link_name = "__socket30")]
     pub fn socket(domain: c_int, r#type: c_int, protocol: c_int) -> c_int;
 
-    /// Starts a connection; on a non-blocking socket, does not wait for it. `addr` is a `sockaddr_in` or `sockaddr_in6`.
+    /// Starts a connection; on a non-blocking socket, does not wait for it. `addr` is a `sockaddr_in` or
+    /// `sockaddr_in6`.
     /// <https://man7.org/linux/man-pages/man2/connect.2.html>
     pub fn connect(sockfd: c_int, addr: *const c_void, addrlen: socklen_t) -> c_int;
 

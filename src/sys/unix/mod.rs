@@ -1,5 +1,5 @@
-//! What the two readiness backends, epoll and kqueue, share: above all the source. The kernel says *when* to read, write or
-//! accept, and moves no byte before we do, so all there is to do is to remember where the source is registered.
+//! The code that the two readiness backends, epoll and kqueue, share: above all the source. The kernel says *when* to
+//! read, write or accept, and moves no byte before we call it. So a source only has to remember where it is registered.
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 pub mod ffi;
@@ -15,11 +15,11 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{OnceLock, Weak};
 
-/// One of `std`'s sockets, and what we remember of its registration.
+/// One of `std`'s sockets, with what we remember of its registrations.
 pub struct Source<S: AsFd> {
     pub inner: S,
     selector: OnceLock<Weak<Selector>>,
-    /// What the selector remembers of the source.
+    /// The selector's own notes on the source.
     #[allow(dead_code)] // a kqueue has nothing to remember
     pub(super) entries: Entries,
 }
@@ -35,7 +35,7 @@ impl<S: AsFd> From<S> for Source<S> {
 }
 
 impl<S: AsFd> Source<S> {
-    /// From now on, the source belongs to this selector. An error says that it belongs to another one.
+    /// Makes the source belong to this selector, or fails if it belongs to another one.
     #[cold]
     pub(super) fn attach(&self, selector: &Weak<Selector>) -> io::Result<()> {
         let mine = self.selector.get_or_init(|| selector.clone()); // [first]
@@ -49,7 +49,7 @@ impl<S: AsFd> Source<S> {
 
 impl<S: AsFd> Drop for Source<S> {
     fn drop(&mut self) {
-        // `inner` is closed after this, so its descriptor number is still ours.
+        // `inner` is closed after this function, so its descriptor number is still ours.
         if let Some(selector) = self.selector.get().and_then(Weak::upgrade) {
             selector.deregister(self.inner.as_fd(), &self.entries);
         }
@@ -99,11 +99,11 @@ macro_rules! as_fd {
 
 as_fd!(crate::TcpStream, crate::TcpListener, crate::Connecting);
 
-/// The owner of what this call has made.
+/// Takes ownership of the descriptor that a call has returned.
 ///
 /// # Safety
 ///
-/// `fd` is -1, or a descriptor without an owner.
+/// `fd` is -1 or a descriptor without an owner.
 pub(super) unsafe fn owned_fd(call: &'static str, fd: c_int) -> io::Result<OwnedFd> {
     check(call, fd)?;
     // SAFETY: as the caller says.
@@ -117,8 +117,8 @@ pub(super) fn check(call: &'static str, result: c_int) -> io::Result<()> {
     }
 }
 
-/// The result of a wait that returned -1. If a signal handler has interrupted the wait, that is no failure: there are no
-/// events, and `Poll::poll` waits again. The error number decides, before anything is allocated for an error.
+/// The result of a wait that returned -1. If a signal handler has interrupted the wait, the result is `Ok` without
+/// events, and `Poll::poll` waits again. The error number is checked first, because naming the call allocates.
 #[cold]
 pub(super) fn failed_wait(call: &'static str) -> io::Result<()> {
     match io::Error::last_os_error() {
@@ -127,8 +127,8 @@ pub(super) fn failed_wait(call: &'static str) -> io::Result<()> {
     }
 }
 
-/// Makes readable what a waiting thread watches, and so wakes it.
-#[allow(dead_code)] // some kqueues can wake without it
+/// Wakes the waiting thread by making the descriptor it watches readable.
+#[allow(dead_code)] // kqueues with `EVFILT_USER` do not need it
 pub(super) fn write(mut waker: impl Write + AsFd, bytes: &[u8]) -> io::Result<()> {
     let result = traced!(
         waker.write(bytes),
