@@ -1,9 +1,9 @@
-//! What we need of `<sys/epoll.h>` and `<sys/eventfd.h>`, under the names it has there.
+//! Our part of `<sys/epoll.h>` and `<sys/eventfd.h>`, with the names used there.
 #![allow(non_camel_case_types)]
 
 use std::ffi::{c_int, c_uint};
 
-/// On the way in, what to watch a descriptor for; on the way out, what happened.
+/// As an argument, what to watch a descriptor for; as a result, what happened.
 /// <https://man7.org/linux/man-pages/man3/epoll_event.3type.html>
 ///
 /// The kernel packs it on x86-64, so that 32- and 64-bit programs share one layout, and on no other
@@ -13,11 +13,11 @@ use std::ffi::{c_int, c_uint};
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "x86")), repr(C))]
 pub struct epoll_event {
     pub events: u32,
-    /// In C the union `epoll_data`, of which we only use the member `u64`: it comes back as it was given.
+    /// In C the union `epoll_data`, of which we only use the member `u64`, which the kernel returns unchanged.
     pub data: u64,
 }
 
-/// `O_CLOEXEC`: the descriptor is not inherited by programs that we start. SPARC has a number of its own for it.
+/// `O_CLOEXEC`: the descriptor is not inherited by programs that we start. On SPARC the number is different.
 pub const EPOLL_CLOEXEC: c_int = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
     0x400000
 } else {
@@ -42,7 +42,7 @@ unsafe extern "C" {
     /// Edits what the queue watches. <https://man7.org/linux/man-pages/man2/epoll_ctl.2.html>
     pub fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
 
-    /// Sleeps until something that is watched happens. <https://man7.org/linux/man-pages/man2/epoll_wait.2.html>
+    /// Sleeps until an event occurs on a watched descriptor. <https://man7.org/linux/man-pages/man2/epoll_wait.2.html>
     pub fn epoll_wait(
         epfd: c_int,
         events: *mut epoll_event,
@@ -50,7 +50,7 @@ unsafe extern "C" {
         timeout: c_int,
     ) -> c_int;
 
-    /// Makes a descriptor whose only use is to become readable, which wakes `epoll_wait`.
+    /// Makes a descriptor whose only purpose is to become readable, which wakes `epoll_wait`.
     /// <https://man7.org/linux/man-pages/man2/eventfd.2.html>
     pub fn eventfd(initval: c_uint, flags: c_int) -> c_int;
 }

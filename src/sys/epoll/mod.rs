@@ -6,9 +6,8 @@
 //! <https://man7.org/linux/man-pages/man7/epoll.7.html>
 //!
 //! A queue has one entry for a descriptor, and one-shot disables the whole entry. With a single queue, an event for
-//! reading would therefore silence a registration for writing. So there are two, `readers` and `writers`; and `readers`
-//! watches
-//! `writers`, which is a descriptor itself, so that one wait is enough for both.
+//! reading would therefore silence a registration for writing. So there are two, `readers` and `writers`. `writers` is a
+//! descriptor too, and `readers` watches it, so that one wait is enough for both.
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;

@@ -1,26 +1,26 @@
-//! What we need of `<sys/event.h>` and `<time.h>`, under the names it has there.
+//! Our part of `<sys/event.h>` and `<time.h>`, with the names used there.
 #![allow(non_camel_case_types)]
 
 use std::ffi::{c_int, c_long, c_uint, c_void};
 
-/// On the way in, what to watch; on the way out, what happened.
+/// As an argument, what to watch; as a result, what happened.
 /// <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
 ///
-/// Apple packs it, but no field moves by that.
+/// Apple packs the struct, which moves no field.
 #[derive(Clone, Copy)]
 #[cfg_attr(any(target_os = "macos", target_os = "ios"), repr(C, packed(4)))]
 #[cfg_attr(not(any(target_os = "macos", target_os = "ios")), repr(C))]
 pub struct kevent {
-    /// What it is about: a descriptor, or the number of an event of our own.
+    /// A descriptor, or the number of an event that we trigger ourselves.
     pub ident: usize,
-    /// What to watch it for.
+    /// What to watch for.
     pub filter: filter_t,
     pub flags: flags_t,
     pub fflags: c_uint,
     pub data: data_t,
-    /// Comes back as it was given.
+    /// The kernel returns it unchanged.
     pub udata: *mut c_void,
-    /// Since FreeBSD 12, and only there.
+    /// Exists on FreeBSD only, since version 12.
     #[cfg(target_os = "freebsd")]
     pub ext: [u64; 4],
 }
@@ -54,7 +54,8 @@ pub const EVFILT_READ: filter_t = -1;
 #[cfg(not(target_os = "netbsd"))]
 pub const EVFILT_WRITE: filter_t = -2;
 
-/// An event of our own. (NetBSD has these since version 10, OpenBSD since 7.8. We do without them there.)
+/// An event that we trigger ourselves. (NetBSD has had this filter since version 10 and OpenBSD since 7.8; minimio does
+/// not use it there.)
 #[cfg(any(target_os = "macos", target_os = "ios"))]
 pub const EVFILT_USER: filter_t = -10;
 #[cfg(any(target_os = "freebsd", minimio_kqueue))]
@@ -65,12 +66,12 @@ pub const EVFILT_USER: filter_t = -9;
 pub const EV_ADD: flags_t = 0x0001;
 pub const EV_ONESHOT: flags_t = 0x0010;
 pub const EV_RECEIPT: flags_t = 0x0040;
-/// On the way out: the change failed, or this is a receipt.
+/// As a result: the change failed, or this event is a receipt.
 pub const EV_ERROR: flags_t = 0x4000;
 #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
 pub const NOTE_TRIGGER: c_uint = 0x0100_0000;
 
-/// A span of time. <https://man.freebsd.org/cgi/man.cgi?query=clock_gettime&sektion=2>
+/// A duration. <https://man.freebsd.org/cgi/man.cgi?query=clock_gettime&sektion=2>
 #[repr(C)]
 pub struct timespec {
     pub tv_sec: time_t,
@@ -94,7 +95,7 @@ unsafe extern "C" {
     /// Makes the queue. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
     pub fn kqueue() -> c_int;
 
-    /// Edits what the queue watches, or sleeps until something that is watched happens, or both.
+    /// Edits what the queue watches, sleeps until an event occurs, or both.
     /// <https://man.freebsd.org/cgi/man.cgi?query=kevent&sektion=2>
     #[cfg_attr(target_os = "netbsd", link_name = "__kevent50")]
     pub fn kevent(

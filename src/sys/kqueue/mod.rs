@@ -1,8 +1,8 @@
 //! macOS, iOS and the BSDs: kqueue, a *readiness* queue.
 //!
-//! Like epoll it has a list of what we are interested in, and takes from it what is ready. But one call, `kevent`, does
-//! both; and what it lists are not descriptors but pairs of a number, mostly a descriptor, and a *filter*, which says
-//! what to watch it for. Such a pair is a knote. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
+//! Like epoll, a kqueue has a list of what we are interested in and a list of what is ready. But one call, `kevent`,
+//! edits the first and returns what is in the second. And the lists do not hold descriptors but *knotes*: a number,
+//! usually a descriptor, together with a *filter*, which says what to watch for. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -164,8 +164,7 @@ fn kevent_change(kqueue: &OwnedFd, mut change: RawEvent) -> io::Result<()> {
         tv_nsec: 0,
     };
     // SAFETY: the kernel reads one change from `place`, and then writes at most one event there, before the call
-    // returns.
-    // `no_wait` outlives the call.
+    // returns. `no_wait` outlives the call.
     match unsafe { ffi::kevent(kqueue.as_raw_fd(), place, 1, place, 1, &no_wait) } {
         -1 => Err(failed("kevent")),
         1 if change.flags & EV_ERROR != 0 => match change.data as i32 {

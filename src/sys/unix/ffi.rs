@@ -1,4 +1,4 @@
-//! What we need of `<sys/socket.h>`, `<netinet/in.h>`, `<fcntl.h>` and `<errno.h>`, under the names it has there.
+//! Our part of `<sys/socket.h>`, `<netinet/in.h>`, `<fcntl.h>` and `<errno.h>`, with the names used there.
 #![allow(non_camel_case_types, dead_code)] // no system needs all of it
 
 use std::ffi::{c_char, c_int, c_void};
@@ -27,7 +27,7 @@ pub struct in_addr {
     pub s_addr: u32,
 }
 
-/// An IPv6 address and port, in network byte order, with the flow and the interface that it may need.
+/// An IPv6 address and port, in network byte order, with a flow label and an interface where they are needed.
 /// <https://man7.org/linux/man-pages/man7/ipv6.7.html>
 #[repr(C)]
 pub struct sockaddr_in6 {
@@ -55,7 +55,7 @@ pub const AF_INET6: c_int = 28;
 #[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
 pub const AF_INET6: c_int = 24;
 
-// What differs by the system, and on Linux by the processor.
+// These differ between systems, and on Linux between processors.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod numbers {
     use std::ffi::c_int;
@@ -94,7 +94,7 @@ mod numbers {
     pub const SOCK_NONBLOCK: c_int = 0x4000;
     pub const EINPROGRESS: c_int = 36;
 }
-/// Apple's systems cannot make a socket that is closed on `exec`, and non-blocking, from the start.
+/// Apple's `socket` cannot set close-on-exec and non-blocking mode when it makes a socket.
 #[cfg(any(target_os = "macos", target_os = "ios"))]
 mod numbers {
     use std::ffi::c_int;
@@ -102,7 +102,7 @@ mod numbers {
     pub const SOCK_STREAM: c_int = 1;
     pub const EINPROGRESS: c_int = 36;
     pub const SOL_SOCKET: c_int = 0xffff;
-    /// To write to a broken connection is an error then, and no signal.
+    /// With this option, a write to a broken connection is an error instead of a signal.
     pub const SO_NOSIGPIPE: c_int = 0x1022;
 }
 pub use numbers::*;
