@@ -23,8 +23,8 @@ pub fn command(args: &[&str]) -> Command {
     command
 }
 
-/// Returns the command that runs a program of ours. If it is for another processor, the variable `DELAYSERVER_RUNNER` names the
-/// emulator.
+/// Returns the command that runs a program of ours. If the program is for another processor, the variable
+/// `DELAYSERVER_RUNNER` names the emulator.
 pub fn by_runner(program: OsString) -> Command {
     let runner = env::var("DELAYSERVER_RUNNER").unwrap_or_default();
     let mut words: Vec<OsString> = runner.split_whitespace().map(Into::into).collect();

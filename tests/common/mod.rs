@@ -1,7 +1,7 @@
 //! Code that the tests share.
 //!
-//! A test waits for the event that it expects, and never until a time at which the event should have come. If there is no
-//! event within `PATIENCE`, the test fails.
+//! A test waits until what it expects has happened, and not for a fixed time. If that takes longer than `PATIENCE`, the
+//! test fails.
 #![allow(dead_code)] // each test file is a program of its own, and none of them uses everything
 
 pub mod counting;
