@@ -52,7 +52,7 @@ fn the_main_job_tells_the_books_story() {
     }
     assert!(
         !stdout.contains('\x1b'),
-        "no colours where there is no terminal"
+        "colours, although the output is no terminal"
     );
 
     assert_fits_80_columns(stdout);

@@ -166,6 +166,6 @@ fn an_interrupt_from_the_keyboard_ends_it() {
     assert_eq!(status.signal(), Some(common::os::SIGINT), "{status}");
     assert!(
         std::net::TcpListener::bind(server.addr).is_ok(),
-        "the address is free again"
+        "the address is still in use"
     );
 }

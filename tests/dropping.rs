@@ -178,7 +178,7 @@ fn a_poll_without_registrators_still_polls() {
     drop(registrator);
     assert_eq!(poll.poll(&mut events, Some(60_000)).unwrap(), 1);
     assert_eq!(events[0].id(), 1);
-    // It can also return a new registrator.
+    // The poll can also return a new registrator.
     poll.registrator()
         .register(&stream, 2, Interests::READABLE)
         .unwrap();

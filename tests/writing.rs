@@ -21,7 +21,7 @@ fn fill_by_events(event_loop: &mut Loop, stream: &TcpStream, token: Token) -> us
     let mut written = 0;
     while event_loop.is_writable(stream, token) {
         let more = fill(stream);
-        assert_ne!(more, 0, "an event, but no room");
+        assert_ne!(more, 0, "there is an event, but no room");
         written += more;
     }
     written

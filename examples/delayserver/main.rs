@@ -1,8 +1,7 @@
 //! The book's program, complete: a server that answers late, and a client that waits for many answers in one thread.
 //!
-//! Read `client.rs` first, because it follows the book, then `server.rs`. The other files are helpers: `args.rs`,
-//! `http.rs`,
-//! `record.rs`, `timeline.rs` and `picture.rs`.
+//! Read `client.rs` first, because it follows the book, then `server.rs`. `args.rs`, `http.rs`, `record.rs`,
+//! `timeline.rs` and `picture.rs` are helpers.
 
 mod args;
 mod client;
@@ -107,8 +106,8 @@ fn serve(addr: &str, size: usize) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// Returns when the standard input has ended or failed. `WouldBlock` is neither: a program that shares the terminal or
-/// the pipe may have made it non-blocking, and `std` cannot wait for such an input. So it is read again from time to
-/// time.
+/// the pipe may have made it non-blocking, and `std` cannot wait for such an input. So this function
+/// reads again from time to time.
 fn wait_for_the_end_of_the_input() {
     while let Err(error) = io::copy(&mut io::stdin(), &mut io::sink()) {
         if error.kind() != ErrorKind::WouldBlock {

@@ -159,7 +159,7 @@ impl Clients {
         self.clients.insert(token, client);
     }
 
-    /// Removes a client and its deadline. If it is not put back, its stream and registrations are dropped.
+    /// Removes a client and its deadline. A client that is not put back loses its stream and registrations.
     fn take(&mut self, token: Token) -> Option<Client> {
         let client = self.clients.remove(&token)?;
         self.deadlines.remove(&(client.deadline, token));
@@ -184,8 +184,8 @@ impl Clients {
         }
     }
 
-    /// Runs one step of a client, and then registers the client for the event that the step returns. Drops it after an
-    /// error.
+    /// Runs one step of a client, and then registers the client for the event that the step returns. After an error the
+    /// client is dropped.
     fn turn(
         &mut self,
         token: Token,
@@ -255,7 +255,7 @@ impl Client {
     /// there will be another event.
     fn on_readable(&mut self, size: usize) -> io::Result<Option<Interests>> {
         if let Stage::Taking(_) = self.stage {
-            return Ok(None); // `on_writable` registers it when it has its answer
+            return Ok(None); // `on_writable` registers the client when it has its answer
         }
         let mut buffer = [0; 4096];
         match (&self.stream).read(&mut buffer) {

@@ -135,7 +135,7 @@ pub fn full_pair(event_loop: &mut Loop, token: Token) -> (TcpStream, net::TcpStr
     // The system may still move bytes to the peer's side, which makes room. An event must mean that there is room.
     while event_loop.is_writable(&stream, token) {
         let more = fill(&stream);
-        assert_ne!(more, 0, "an event, but no room");
+        assert_ne!(more, 0, "there is an event, but no room");
         written += more;
     }
     (stream, peer, written)
