@@ -1,8 +1,7 @@
 # Compares the output of the feature `trace` with the calls that have happened. Reads the files, one for each thread,
-# that
-# `strace -ff -T -v -e abbrev=none` has written. In a file, each line of the trace is a write to standard error. The
-# line must come right after the call that it reports, and must say the same. With `without=recv`, lines about `recv`
-# are skipped.
+# that `strace -ff -T -v -e abbrev=none` has written. In a file, each line of the trace is a write to standard error.
+# The line must come right after the call that it reports, and must say the same. With `without=recv`, lines about
+# `recv` are skipped.
 
 FNR == 1 { end_of_thread() }
 # Skips signals, exits, and calls that were interrupted by the end of the program or by a restart.
