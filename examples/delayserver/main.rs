@@ -64,14 +64,14 @@ fn run(job: Job) -> Result<ExitCode, Box<dyn Error>> {
 
 fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
     let (listener, addr) = listen("127.0.0.1:0")?;
-    // The names of the threads tell server and client apart where the feature `trace` writes lines for both.
-    say(&format!(
-        "A delay server on {addr}, in the thread `server`.\n"
-    ))?;
     let server = Server::new(listener, 0)?;
     let registrator = server.registrator();
     let server = spawn("server", || server.run())?;
-    say("Ten requests of 1000 to 100 ms, from the threads `main` and `reactor`:\n\n")?;
+    // The trace names threads: this says which of them are the server, and which the client.
+    say(&format!(
+        "A delay server on {addr}, in the thread `server`.\n\
+         Ten requests of 1000 to 100 ms, from the threads `main` and `reactor`:\n\n"
+    ))?;
     // The longest delay first: so the order of the events is not the order of the requests.
     let queries: Vec<Query> = (1..=10)
         .rev()
