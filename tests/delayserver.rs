@@ -39,7 +39,7 @@ fn the_main_job_tells_the_books_story() {
     assert!(output.status.success(), "{stdout}\n{}", stderr(&output));
     assert_eq!(stderr(&output), "");
     assert!(stdout.contains("Waiting! Poll {"), "{stdout}");
-    // Each line of the trace names its thread, and the output says which threads belong to the server and which to the client.
+    // Each line of the trace names its thread, and the output says whose thread that is.
     assert!(stdout.starts_with("A delay server on 127.0.0.1:"));
     assert!(stdout.contains(", in the thread `server`.\nTen requests of 1000 to 100 ms, from"));
     assert!(stdout.contains(" the threads `main` and `reactor`:\n"));

@@ -23,6 +23,9 @@ fn the_main_job_is_drawn() {
     let delays = picture.widths("delay");
     assert_eq!(delays.len(), 10);
     assert!(delays.is_sorted_by(|a, b| a > b), "{delays:?}");
+    let ends = |line: &Element| ["x1", "x2"].map(|end| line.number(end).unwrap());
+    let ends: Vec<f64> = picture.all("delay").flat_map(ends).collect();
+    assert!(ends.is_sorted(), "{ends:?}");
     let total = picture.widths("total")[0];
     assert!(delays[0] <= total && total < delays.iter().sum());
     for (at, lane) in picture.groups("request").into_iter().enumerate() {

@@ -1,8 +1,8 @@
 //! Who waited when, as a picture: an SVG that needs no other file, readable in light and in dark mode.
 //!
-//! At the top, two bars compare the sum of the delays with the time that the run took. Below them time runs from left to
-//! right: a lane for each thread, and one for each request that the kernel waited for. Pointing at an element shows its
-//! exact times.
+//! At the top, two bars compare the sum of the delays with the time that the run took. Below them, time runs from left
+//! to right: there is a lane for each thread, and one for each request, for which the kernel waits. Pointing at an
+//! element shows its exact times.
 
 use crate::client::Query;
 use crate::record::{End, Outcome, Record, Wait};
@@ -11,8 +11,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 const WIDTH: f64 = 960.0;
-/// Where time begins and ends. The names of the lanes are on the left of it; the figures are on the right, where no grid
-/// line crosses them.
+/// Where time begins and ends. The names of the lanes are on the left; the figures are on the right, where no grid line
+/// crosses them.
 const LEFT: f64 = 204.0;
 const RIGHT: f64 = 786.0;
 /// The middles of the bars and lanes, from top to bottom.
@@ -22,7 +22,7 @@ const MAIN: f64 = 152.0;
 const REACTOR: f64 = 196.0;
 const FIRST_REQUEST: f64 = 252.0;
 const LANE: f64 = 22.0;
-/// A longer path of a request is cut, in characters.
+/// The longest path that is shown whole, in characters.
 const COLUMNS: usize = 19;
 
 pub fn draw(queries: &[Query], record: &Record) -> String {
@@ -48,7 +48,7 @@ pub fn draw(queries: &[Query], record: &Record) -> String {
     picture.svg + "</svg>\n"
 }
 
-/// Zero if the request failed, because it may not have waited for its delay.
+/// The delay of a request, or zero if the request failed, because it may not have waited.
 fn delay((query, outcome): (&Query, &Outcome)) -> Duration {
     let delay = Duration::from_millis(query.delay_ms.into());
     delay * u32::from(outcome.answer.is_ok())
@@ -75,7 +75,7 @@ fn claim(outcomes: &[Outcome], total: Duration, delays: Duration) -> String {
 
 struct Picture {
     svg: String,
-    /// The classes of which there is something to see: the legend explains no others.
+    /// The classes of the visible elements: the legend explains no others.
     drawn: HashSet<&'static str>,
     /// When the loop was closed. Nothing happened later.
     end: Duration,
@@ -95,7 +95,7 @@ impl Picture {
         self.text("heading", 16.0, 32.0, heading);
     }
 
-    /// The delays end to end, and below them the time that all took together, to the same scale.
+    /// Draws the delays end to end, and below them, to the same scale, the time that all took together.
     fn comparison(&mut self, delays: &[Duration], total: Duration) {
         let sum = delays.iter().sum();
         let full = self.end.max(sum);
@@ -161,7 +161,7 @@ impl Picture {
             };
             let (from, to) = (ms(wait.began), ms(wait.ended));
             let title = format!("poll {}, {from} to {to}: {why}", at + 1);
-            // The time between two waits is too short to be seen to scale, and the event of the last one needs room.
+            // The time between two waits is too short to be seen to scale. The gap begins below the earlier event.
             let gap = if at == 0 { 0.0 } else { 9.0 };
             let (from, to) = (self.x(wait.began) + gap, self.x(wait.ended));
             self.line(class, [from.min(to), to], [REACTOR; 2], &title);
@@ -190,7 +190,7 @@ impl Picture {
         if let Some(from) = outcome.connecting_at {
             let to = outcome.connected_at.unwrap_or(outcome.ended_at);
             let title = format!("{token}: {path}, connecting, {} to {}", ms(from), ms(to));
-            // On one machine it takes too little time to be seen to scale.
+            // Connecting to the same machine is too fast to be seen to scale.
             let (from, to) = (self.x(from), self.x(to));
             self.line("connecting", [from.min(to - 5.0), to], [y, y], &title);
         }
@@ -209,7 +209,7 @@ impl Picture {
         self.end();
     }
 
-    /// When the event came. Pointing at the figure shows the answer.
+    /// Writes when the event came. Pointing at the figure shows the answer.
     fn figure(&mut self, outcome: &Outcome, events: &[Duration], y: f64) {
         let event = events.first().copied().unwrap_or_default();
         let (class, figure, answer) = match &outcome.answer {
@@ -222,7 +222,7 @@ impl Picture {
         );
     }
 
-    /// The way of the last token: from the kernel to the reactor thread, and from there to the main thread.
+    /// Shows the way of the last token from the kernel to the reactor thread, and from there to the main thread.
     fn way(&mut self, record: &Record) {
         let tokens = (0..record.outcomes.len()).rev();
         let last = tokens.filter_map(|token| Some((record.events(token).last()?, token)));
@@ -270,21 +270,22 @@ impl Picture {
             self.drawn.insert(class);
         }
         self.svg += &format!(
-            "<line class=\"{class}\" x1=\"{x1:.2}\" x2=\"{x2:.2}\" y1=\"{y1}\" y2=\"{y2}\"><title>{title}</title></line>\n"
+            "<line class=\"{class}\" x1=\"{x1:.2}\" x2=\"{x2:.2}\" y1=\"{y1}\" y2=\"{y2}\">\
+             <title>{title}</title></line>\n"
         );
     }
 
     fn circle(&mut self, class: &'static str, x: f64, y: f64, title: &str) {
         let title = escape(title);
         self.drawn.insert(class);
-        // Not in the style, because not every viewer knows this new property there.
+        // An attribute, because not every viewer knows the style property `r`.
         let r = if class == "event" { 5.5 } else { 2.75 };
         self.svg += &format!(
             "<circle class=\"{class}\" cx=\"{x:.2}\" cy=\"{y}\" r=\"{r}\"><title>{title}</title></circle>\n"
         );
     }
 
-    /// The middle of its lower-case letters is at `y`.
+    /// Draws a text whose lower-case letters have their middle at `y`.
     fn text(&mut self, class: &str, x: f64, y: f64, text: &str) {
         let text = escape(text);
         self.svg +=
@@ -315,8 +316,8 @@ fn short(time: Duration) -> String {
     }
 }
 
-/// The time between two ticks: 1, 2 or 5 ms, times a power of ten, so that there are at most eleven ticks and their names
-/// do not overlap.
+/// The time between two ticks: 1, 2 or 5 ms, times a power of ten, so that there are at most eleven ticks and their
+/// names do not overlap.
 fn step(end: Duration) -> Duration {
     let steps = (0..).flat_map(|zeros| [1, 2, 5].map(|digit| digit * 10u64.pow(zeros)));
     let mut steps = steps.map(Duration::from_millis);
