@@ -459,6 +459,19 @@ fn a_link_leads_to_the_same_page_in_the_documentation() {
     }
 }
 
+/// A test that Windows runs compares the table of the source with what happens.
+#[test]
+fn the_transitions_are_the_same_in_the_guide_and_in_the_source() {
+    let table = |name| {
+        let text = Document::open(name).text;
+        let rows = text.lines().filter(|line| line.starts_with("| "));
+        rows.map(str::to_string).collect::<Vec<_>>()
+    };
+    let source = table("src/sys/iocp/operation.rs");
+    assert_eq!(table("src/guide/ch4b_lending.md"), source);
+    assert!(source.len() > 10, "where is the table?");
+}
+
 /// At 200 words a minute, the code included.
 #[test]
 fn a_chapter_takes_as_long_as_the_guide_says() {

@@ -16,6 +16,7 @@ pages! {
     ch2_readiness_completion
     ch3_level_edge_oneshot
     ch4_life
+    ch4b_lending
     ch5_closed_descriptor
     ch6_wakeups_threads
     ch7_hints_timeouts

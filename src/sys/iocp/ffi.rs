@@ -29,7 +29,8 @@ pub struct OVERLAPPED_ENTRY {
     pub lpCompletionKey: usize,
     /// The operation that is complete.
     pub lpOverlapped: *mut OVERLAPPED,
-    /// The operation's `NTSTATUS`. (The page calls it reserved.) 0 in a packet that a program has posted.
+    /// The lower 32 bits are the operation's `NTSTATUS`, and 0 in a packet that a program has posted. (The page calls the
+    /// field reserved. Wine does not write the other bits.)
     pub Internal: usize,
     pub dwNumberOfBytesTransferred: u32,
 }

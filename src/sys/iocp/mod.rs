@@ -164,7 +164,7 @@ impl Selector {
     fn on_packet(&self, packet: OVERLAPPED_ENTRY) -> Option<Arc<Operation>> {
         let address = packet.lpOverlapped as usize;
         let operation = lock(&self.operations).get(&address).cloned()?;
-        let has_ended = operation.take_back(packet.Internal);
+        let has_ended = operation.take_back(packet.Internal as i32);
         has_ended.then(|| lock(&self.operations).remove(&address))?
     }
 

@@ -1,17 +1,30 @@
-//! What the kernel is lent for one operation after another, and when it is whose.
+//! What the kernel is lent for one operation after another, and who owns it when.
 //!
-//! | phase | what happens | next phase |
-//! | --- | --- | --- |
-//! | `Idle` | `register`, and nothing is known yet: the operation starts | `Lent` |
-//! | `Idle` | `register`, and something is left unread: we post a packet | `Posted` |
-//! | `Idle` | `register`, while a thread reads the socket itself | `Deferred` |
-//! | `Deferred` | the last of these reads returns | as after `register` |
-//! | `Lent` | the operation's packet is dequeued | `Ended` |
-//! | `Posted` | our packet is dequeued | `Ended` |
-//! | `Ended` | `select`: an event | `Idle` |
-//! | `Ended` | `select`, but reads have consumed everything that was received: no event | as after `register` |
+//! | phase | what happens | next phase | call | event |
+//! | --- | --- | --- | --- | --- |
+//! | `Idle` | `register`, and nothing is unread | `Lent` | `WSARecv` | |
+//! | `Idle` | `register`, and something is unread | `Posted` | `PostQueuedCompletionStatus` | |
+//! | `Idle` | `register`, while a thread reads the socket itself | `Deferred` | | |
+//! | `Idle` | `register`, after a `shutdown` of reading | `Posted` | `PostQueuedCompletionStatus` | |
+//! | `Deferred` | `register` again | `Deferred` | | |
+//! | `Deferred` | the last read of the socket itself returns | `Lent` | `WSARecv` | |
+//! | `Deferred` | a read finds that the loop was dropped | `Idle` | | |
+//! | `Lent` | `register` again | `Lent` | | |
+//! | `Lent` | its packet is dequeued | `Ended` | `WSAGetOverlappedResult` | |
+//! | `Lent` | `shutdown` of reading | `Lent` | `CancelIoEx` | |
+//! | `Lent` | the source is dropped | `Lent` | `CancelIoEx` | |
+//! | `Lent` | the loop is dropped | `Ended` | `CancelIoEx` | |
+//! | `Posted` | `register` again | `Posted` | | |
+//! | `Posted` | its packet is dequeued | `Ended` | | |
+//! | `Ended` | `register` again | `Ended` | | |
+//! | `Ended` | `select`, and something is unread | `Idle` | | yes |
+//! | `Ended` | `select`, after a `shutdown` of reading | `Idle` | | yes |
+//! | `Ended` | `select`, after reads have consumed everything | `Lent` | `WSARecv` | no |
+//! | `Ended` | `select`, after the same, while a thread reads the socket itself | `Deferred` | | no |
+//! | `Ended` | `select`, after the source was dropped | `Idle` | | no |
 //!
-//! To register again in one of the last three phases only replaces the token.
+//! A repeated `register` replaces the token. What waits for anything but reading a stream lends a question to AFD instead:
+//! the same phases, without unread data and without `Deferred`.
 //!
 //! While `Lent`, the kernel may write to the `OVERLAPPED` and to what is lent with it, even after the source was dropped.
 //! So there are two references to an [`Operation`]: the source's, and one in the selector on the kernel's behalf.
@@ -26,6 +39,10 @@ use std::ops::Range;
 use std::os::windows::io::RawSocket;
 use std::ptr;
 use std::sync::{Arc, Mutex};
+
+#[cfg(test)]
+#[path = "transitions.rs"]
+mod transitions;
 
 /// What a stream lends to read. This is no limit, because a read goes on with the socket itself when the buffer is empty;
 /// and a larger one would cost its memory 10,000 times if there are 10,000 streams.
@@ -65,7 +82,7 @@ struct State {
     is_dropped: bool,
 }
 
-#[derive(Clone, Copy, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Phase {
     /// Nothing is lent.
     #[default]
@@ -185,7 +202,7 @@ impl Operation {
     ///
     /// The thread that has dequeued the packet asks for the result, because the kernel writes that into the `OVERLAPPED` on
     /// behalf of that thread; other threads find it under the lock.
-    pub fn take_back(&self, status: usize) -> bool {
+    pub fn take_back(&self, status: i32) -> bool {
         let mut state = lock(&self.state);
         if state.phase == Phase::Lent && !state.is_dropped {
             let (mut n, mut flags) = (0, 0);
