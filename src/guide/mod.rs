@@ -1,8 +1,9 @@
 #![doc = include_str!("links.md")]
 #![doc = include_str!("README.md")]
 
-/// A page is a file that can also be read where it lies: its links lead to files. The documentation has no such files, so
-/// `links.md`, which comes first and therefore counts, says where each link leads there.
+/// Each page is a file that can also be read on a forge, so its links lead to files. In the documentation they must lead to
+/// modules. `links.md` defines the same names for modules; it comes first, and the first definition counts. (So rustdoc
+/// counts the lines of a snippet from the beginning of `links.md`.)
 macro_rules! pages {
     ($($page:ident)*) => {$(
         #[doc = include_str!("links.md")]
