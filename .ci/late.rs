@@ -1,9 +1,9 @@
-//! `ffi.rs`, with Windows' lateness, which Wine does not have. Windows writes the result of an operation, and AFD's answer,
-//! only when the packet is dequeued from the port. Wine writes them at once. `.ci/run windows-late` runs tests with this file
-//! in the place of `ffi.rs`.
+//! Replaces `ffi.rs`, and makes Wine write results as late as Windows does. Windows writes the result of an operation,
+//! and AFD's answer, only when the packet is dequeued from the port. Wine writes them at once. `.ci/run windows-late`
+//! runs tests with this file.
 //! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
-//! All calls but the last one can be told to fail, for `os_faults_windows.rs`.
+//! All calls except the last one can be told to fail, for `os_faults_windows.rs`.
 #![allow(dead_code, non_snake_case, clippy::too_many_arguments)]
 
 #[path = "ffi.rs"]
@@ -16,8 +16,8 @@ use std::ffi::{c_int, c_void};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::{io, mem, ptr, slice};
 
-/// The operations that were begun, and whose packets were not dequeued, by the address that the packet will bring. There is
-/// room for all that a test has, because some count what is allocated.
+/// The operations that were started, and whose packets were not dequeued yet, by the address that the packet will
+/// contain. There is room for all operations of a test, because some tests count allocations.
 static KERNEL: LazyLock<Mutex<Kernel>> = LazyLock::new(|| {
     Mutex::new(Kernel {
         receives: HashSet::with_capacity(1 << 13),
@@ -29,11 +29,11 @@ static KERNEL: LazyLock<Mutex<Kernel>> = LazyLock::new(|| {
 struct Kernel {
     receives: HashSet<usize>,
     questions: HashMap<usize, Box<Question>>,
-    /// To be used again.
+    /// Boxes to be used again.
     answered: Vec<Box<Question>>,
 }
 
-/// What Wine writes to, and where the caller shall find that later.
+/// The memory that Wine writes to, and the places to which the results are copied later.
 struct Question {
     status: IO_STATUS_BLOCK,
     info: AFD_POLL_INFO,
@@ -42,7 +42,7 @@ struct Question {
     is_cancelled: bool,
 }
 
-// SAFETY: the pointers are used under the lock.
+// SAFETY: the pointers are only used under the lock.
 unsafe impl Send for Question {}
 
 /// `STATUS_PENDING`: the operation has not ended.
@@ -63,21 +63,21 @@ thread_local! {
     static FAULT: Cell<Fault> = const { Cell::new(None) };
 }
 
-/// The next call of that name, by this thread, fails with that error. (`NtDeviceIoControlFile` returns that status; if it is
-/// no error, the operation begins all the same.) Returns the fault that was to happen before, and has not.
+/// Makes this thread's next call of that name fail with that error. (`NtDeviceIoControlFile` returns it as a status; if
+/// the status is no error, the operation starts nevertheless.) Returns the previous fault if it has not happened.
 #[unsafe(no_mangle)]
 pub fn set_fault(fault: Fault) -> Fault {
     FAULT.replace(fault)
 }
 
-/// How many operations are in flight, of all streams and loops.
+/// Returns how many operations of all streams and loops are in flight.
 #[unsafe(no_mangle)]
 pub fn operations_in_flight() -> usize {
     let kernel = kernel();
     kernel.receives.len() + kernel.questions.len()
 }
 
-/// Forgets them, because their loop has given them up, and their packets will not be dequeued.
+/// Forgets all operations. To be called when their loop has given them up, so that their packets will not be dequeued.
 #[unsafe(no_mangle)]
 pub fn give_up_operations() {
     let mut kernel = kernel();
@@ -88,7 +88,7 @@ pub fn give_up_operations() {
         .for_each(|(_, question)| mem::forget(question)); // Wine may still write to it
 }
 
-/// Whether it is this call's turn to fail.
+/// Whether this call must fail. If so, sets its error.
 fn is_due(call: &str) -> bool {
     due(call).map(fail_with).is_some()
 }
@@ -100,7 +100,7 @@ fn due(call: &str) -> Option<c_int> {
 }
 
 fn fail_with(error: c_int) {
-    // SAFETY: a number is passed.
+    // SAFETY: only a number is passed.
     unsafe { SetLastError(error as u32) }
 }
 
@@ -109,7 +109,7 @@ macro_rules! may_fail {
         pub unsafe fn $name($($arg: $type),*) -> $result {
             match is_due(stringify!($name)) {
                 true => $failed,
-                // SAFETY: as the caller says.
+                // SAFETY: the caller fulfils the same contract.
                 false => unsafe { real::$name($($arg),*) },
             }
         }
@@ -134,7 +134,7 @@ pub unsafe fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_in
         question.is_cancelled = true;
         operation = (&raw const question.status).cast(); // the kernel knows it by this address
     }
-    // SAFETY: as the caller says, here and below.
+    // SAFETY: the caller fulfils the same contract, here and below.
     unsafe { real::CancelIoEx(hFile, operation) }
 }
 
@@ -167,7 +167,7 @@ pub unsafe fn WSARecv(
     if result != 0 && error != WSA_IO_PENDING {
         kernel().receives.remove(&lpOverlapped.addr());
     }
-    fail_with(error); // again, because what is done with a lock may have said something else
+    fail_with(error); // again, because the lock may have changed the last error
     result
 }
 
@@ -193,7 +193,7 @@ pub unsafe fn NtDeviceIoControlFile(
             Pointer: ptr::without_provenance_mut(PENDING),
             Information: 0,
         },
-        // SAFETY: the caller passes one.
+        // SAFETY: the caller passes a valid `AFD_POLL_INFO`.
         info: unsafe { InputBuffer.cast::<AFD_POLL_INFO>().read() },
         status_place: IoStatusBlock,
         info_place: OutputBuffer.cast(),
@@ -201,7 +201,7 @@ pub unsafe fn NtDeviceIoControlFile(
     };
     assert_eq!(question.info.Handles[0].Handle, FileHandle);
     let (status, info) = begin(ApcContext.addr(), question);
-    // SAFETY: both stay where they are until the packet was dequeued.
+    // SAFETY: both are in a box, which is kept until the packet is dequeued.
     let result = unsafe {
         real::NtDeviceIoControlFile(
             FileHandle,
@@ -222,7 +222,7 @@ pub unsafe fn NtDeviceIoControlFile(
     told.unwrap_or(result)
 }
 
-/// Keeps the question. Returns where Wine shall write to.
+/// Stores the question. Returns the places that Wine must write to.
 fn begin(address: usize, question: Question) -> (*mut IO_STATUS_BLOCK, *mut c_void) {
     let mut kernel = kernel();
     let is_of_same_socket = |other: &Box<Question>| {
@@ -230,7 +230,7 @@ fn begin(address: usize, question: Question) -> (*mut IO_STATUS_BLOCK, *mut c_vo
         same && !other.is_cancelled
     };
     let is_second = kernel.questions.values().any(is_of_same_socket);
-    assert!(!is_second, "one question may get the answer of the other");
+    assert!(!is_second, "one question may get the answer to the other");
     let place = match kernel.answered.pop() {
         Some(mut place) => {
             *place = question;
@@ -239,7 +239,7 @@ fn begin(address: usize, question: Question) -> (*mut IO_STATUS_BLOCK, *mut c_vo
         None => Box::new(question),
     };
     let previous = kernel.questions.insert(address, place);
-    assert!(previous.is_none(), "this is in flight already");
+    assert!(previous.is_none(), "the operation is already in flight");
     let place = kernel.questions.get_mut(&address).unwrap();
     (&raw mut place.status, (&raw mut place.info).cast())
 }
@@ -255,12 +255,12 @@ pub unsafe fn GetQueuedCompletionStatusEx(
     if is_due("GetQueuedCompletionStatusEx") {
         return 0;
     }
-    assert!(ulCount <= 1024, "the kernel has to look at so much memory");
+    assert!(ulCount <= 1024, "the kernel would check too much memory");
     if is_due("a packet that is not ours") {
         let kernel = kernel();
         for address in kernel.receives.iter().chain(kernel.questions.keys()) {
             let overlapped = ptr::without_provenance_mut(*address);
-            // SAFETY: the address is not looked at.
+            // SAFETY: the system does not dereference the address.
             unsafe { real::PostQueuedCompletionStatus(CompletionPort, 0, 0, overlapped) };
         }
     }
@@ -276,7 +276,7 @@ pub unsafe fn GetQueuedCompletionStatusEx(
         )
     };
     if result != 0 {
-        // SAFETY: so many were written.
+        // SAFETY: the call has written this many entries.
         let taken = unsafe {
             slice::from_raw_parts(lpCompletionPortEntries, *ulNumEntriesRemoved as usize)
         };
@@ -286,8 +286,9 @@ pub unsafe fn GetQueuedCompletionStatusEx(
     result
 }
 
-/// Whether the packet is that of the operation with this status. If not, other software has posted it. (Wine, if the thread
-/// that has begun the operation exits just as it ends: there is a packet, with a status of its own, and no result.)
+/// Whether the packet belongs to the operation with this status. If not, other software has posted it. (In Wine, the
+/// status may still be pending if the thread that has started the operation exits just as it ends. Then the packet has
+/// a status.)
 fn has_ended(packet: &OVERLAPPED_ENTRY, status: usize) -> bool {
     status != PENDING || packet.Internal != 0
 }
@@ -302,7 +303,7 @@ fn end_receive(packet: &OVERLAPPED_ENTRY) {
     }
 }
 
-/// Shows the caller what Wine has written.
+/// Copies what Wine has written to the caller's memory.
 fn answer(packet: &OVERLAPPED_ENTRY) {
     let (mut kernel, address) = (kernel(), packet.lpOverlapped.addr());
     let is_answered = |it: &Box<Question>| has_ended(packet, it.status.Pointer.addr());
@@ -329,6 +330,6 @@ pub unsafe fn WSAGetOverlappedResult(
         fail_with(WSA_IO_INCOMPLETE);
         return 0;
     }
-    // SAFETY: as above. Of a question that is not answered it knows what the caller has written there before.
+    // SAFETY: as above. For a question that is not answered, the call reads what the caller has written there.
     unsafe { real::WSAGetOverlappedResult(s, lpOverlapped, lpcbTransfer, fWait, lpdwFlags) }
 }

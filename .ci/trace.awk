@@ -1,13 +1,14 @@
-# Is what the feature `trace` tells what has happened? Reads what `strace -ff -T -v -e abbrev=none` has written, a file for
-# each thread: there each line that the thread has told, a write to standard error, must come right after the call that it
-# tells of, and say the same. With `without=recv`, what is told of `recv` is left aside.
+# Compares the output of the feature `trace` with the calls that have happened. Reads the files, one for each thread,
+# that `strace -ff -T -v -e abbrev=none` has written. In a file, each line of the trace is a write to standard error.
+# The line must come right after the call that it reports, and must say the same. With `without=recv`, lines about
+# `recv` are skipped.
 
 FNR == 1 { end_of_thread() }
-# Signals, exits, and calls that the end of the program, or a restart, has cut off.
+# Skips signals, exits, and calls that were interrupted by the end of the program or by a restart.
 /^(---|\+\+\+)/ || / = \?/ || /<unfinished/ { next }
 /^write\(1, / { next }
 /^write\(2, / { told(); next }
-# To look is not to read.
+# Skips calls with MSG_PEEK, which read nothing.
 /^recvfrom/ && (/, MSG_/ || without == "recv") { next }
 {
   forgotten()
@@ -36,7 +37,7 @@ function complain(why) {
   bad = 1
 }
 
-# A line of the feature's; anything else on standard error is the program's own.
+# Checks a line of the trace. Other lines on standard error are the program's own.
 function told(   line, words, who, when, how_long) {
   line = $0
   if (!match(line, /"[ ]*[0-9]+\.[0-9][0-9][0-9] ms  /)) return
@@ -55,7 +56,7 @@ function told(   line, words, who, when, how_long) {
   if (happened == "") return complain("told, but did not happen: " words)
   if (words != happened) complain("happened: " happened "\n  told:     " words)
   if (thread != "" && who != thread) complain("told by " who ", but this is " thread)
-  # It cannot have begun before the one before it was over, nor be over before the kernel was.
+  # A call cannot begin before the previous one has ended, and cannot take less time than its part in the kernel.
   if (when + 0.002 < began + took) complain("began at " when " ms, in the call before it")
   if (how_long >= 0 && how_long + 0.002 < kernel) complain("took " how_long " ms, but the kernel's part was " kernel)
   if (how_long < 0 && words ~ /^(epoll_wait|recv)\(/) complain("does not say how long it took: " words)
@@ -74,7 +75,7 @@ function count(words) {
   if (!seen[words]++) kinds = kinds " " words
 }
 
-# A line of strace's: `call(arguments) = result (explanation) <seconds>`.
+# Translates a line of strace: `call(arguments) = result (explanation) <seconds>`.
 function in_our_words(line,   call, result, n, part) {
   match(line, / <[0-9.]+>$/)
   kernel = substr(line, RSTART + 2) * 1000
@@ -122,7 +123,7 @@ function wait(line, queue,   end, part) {
   return "epoll_wait(fd " queue ", capacity " part[2] ", " end ")"
 }
 
-# All of them: the feature tells the first 32.
+# Lists the events. strace prints all of them, the trace only the first 32.
 function came(line,   list, n) {
   for (n = 0; match(line, /\{events=/); n++) {
     line = substr(line, RSTART)

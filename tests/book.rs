@@ -1,5 +1,5 @@
-//! The programs of the book work as they are printed there: the names, the order of the steps, `Interrupted` to end the
-//! loop, `read_to_string` after one event. Only the server is ours, for the book's is somewhere in the internet.
+//! The programs of the book work as printed there: the names, the order of the steps, `Interrupted` to end the loop,
+//! `read_to_string` after one event. Only the server is ours, because the book's is somewhere on the internet.
 #![allow(dead_code, clippy::unnecessary_mut_passed)] // as printed
 
 mod common;
@@ -34,7 +34,7 @@ fn serve(count: usize) -> SocketAddr {
 const REQUEST: &[u8] =
     b"GET /delay/1000/url/http://www.google.com HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// "Public API": the test that the book builds its library for.
+/// From the chapter "Public API": the test that the book's library has to pass.
 #[test]
 fn proposed_api() {
     let addr = serve(1);
@@ -138,8 +138,9 @@ impl Excutor {
     }
 }
 
-/// "The Reactor-Executor Pattern": here the reactor keeps the registrator, and `reactor` moves into the task. (Its
-/// `Interests::readable()` and `event.id().value()` are from an older version of the book's own library.)
+/// From the chapter "The Reactor-Executor Pattern": the reactor keeps the registrator, and `reactor` moves into the
+/// task. (That chapter calls `Interests::readable()` and `event.id().value()`, which only an older version of the
+/// book's library has.)
 #[test]
 fn the_reactor_registers_and_stops() {
     struct Reactor {
@@ -210,7 +211,7 @@ fn the_reactor_registers_and_stops() {
     assert_eq!(read.recv().unwrap(), RESPONSE);
 }
 
-/// From the tests of the book's repository: two streams, and a read loop that runs into the end of the stream.
+/// From the tests of the book's repository: two streams, and a loop that reads up to the end of the stream.
 #[test]
 fn multiple_registrations() {
     let addr = serve(2);
@@ -255,5 +256,5 @@ fn multiple_registrations() {
     }
     registrator.close_loop().expect("close loop err.");
     handle.join().expect("error joining thread");
-    assert!(evt_receiver.recv().is_err(), "one event each");
+    assert!(evt_receiver.recv().is_err(), "each stream has one event");
 }

@@ -1,12 +1,12 @@
-//! A program that is started meanwhile inherits nothing of the loop: a queue that it keeps open would not be given back.
+//! A child program inherits nothing of the loop: it would keep a queue or a socket open.
 //!
-//! One test, for it looks at what the whole process has open.
+//! One test, because it looks at what the whole process has open.
 
 mod common;
 
 use common::os::count_inheritable_handles;
 use common::readable_pair;
-use minimio::{Events, Interests, Poll};
+use minimio::{Events, Interests, Poll, TcpListener, TcpStream};
 
 #[test]
 fn a_child_program_inherits_nothing() {
@@ -19,5 +19,9 @@ fn a_child_program_inherits_nothing() {
         .register(&stream, 1, Interests::READABLE)
         .unwrap();
     assert_eq!(poll.poll(&mut Events::with_capacity(1), None).unwrap(), 1);
+    assert_eq!(count_inheritable_handles(), before);
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _connecting = TcpStream::start_connect(listener.local_addr().unwrap()).unwrap();
     assert_eq!(count_inheritable_handles(), before);
 }

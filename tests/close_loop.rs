@@ -1,4 +1,4 @@
-//! `close_loop` ends the loop: from any thread, for everybody, for good.
+//! `close_loop` may be called on any thread. It closes the loop for all registrators, permanently.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn a_poll_that_is_waiting_returns() {
     for timeout in [None, Some(i32::MAX)].repeat(50) {
         let mut event_loop = Loop::new();
         let registrator = event_loop.registrator.clone();
-        // When this event was taken, the thread is at its next wait, or just before it.
+        // Once the thread has received this event, it is in its next `poll`, or about to call it.
         let (stream, _peer) = readable_pair();
         event_loop.register(&stream, 1);
         let (sender, took_event) = std::sync::mpsc::channel();
@@ -120,7 +120,7 @@ fn of_many_who_close_at_once_one_does() {
         let registrator = &event_loop.registrator;
         let (to_come, closed) = (AtomicUsize::new(2), AtomicUsize::new(0));
         let close = || {
-            // So close together that one finds the other halfway.
+            // Both calls begin so close together that they overlap.
             to_come.fetch_sub(1, SeqCst);
             while to_come.load(SeqCst) > 0 {
                 thread::yield_now();

@@ -1,5 +1,5 @@
-//! What only a completion queue can get wrong: who owns what is lent, whose bytes are in the buffer, and which operation has
-//! ended.
+//! Faults that only a completion backend can have: in the ownership of lent memory, in the order of the bytes in the
+//! lent buffer and in the socket, and in telling which operation has ended.
 #![cfg(windows)]
 
 mod common;
@@ -23,7 +23,7 @@ unsafe extern "system" {
     fn CancelIoEx(file: usize, overlapped: *const u8) -> i32;
 }
 
-/// Reads without waiting, until there is something: the data is on its way, and no event is asked for it.
+/// Repeats a non-blocking read until the data, which is on its way, has arrived. Needs no event.
 fn read_soon(stream: &TcpStream, buffer: &mut [u8]) -> usize {
     let give_up = Instant::now() + PATIENCE;
     stream.set_nonblocking(true).unwrap();
@@ -32,13 +32,13 @@ fn read_soon(stream: &TcpStream, buffer: &mut [u8]) -> usize {
             Ok(n) => return n,
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
         }
-        assert!(Instant::now() < give_up, "nothing came");
+        assert!(Instant::now() < give_up, "no data arrived");
         thread::yield_now();
     }
 }
 
-/// The receive is complete, its packet in the port: a read need not wait for anybody to poll. The registration then waits
-/// for what comes next, with the token that is the latest by then.
+/// The receive is complete, and its packet is in the port. A read returns the data although no thread polls. The
+/// registration then waits for the next data, with the latest token.
 #[test]
 fn a_read_may_be_faster_than_the_packet() {
     let mut event_loop = Loop::new();
@@ -57,7 +57,7 @@ fn a_read_may_be_faster_than_the_packet() {
     assert_eq!(buffer[0], b'd');
 }
 
-/// But what it leaves is an event.
+/// If such a read leaves some of the data, there is an event for the rest.
 #[test]
 fn a_read_that_was_faster_and_left_something_leaves_an_event() {
     let mut event_loop = Loop::new();
@@ -71,7 +71,8 @@ fn a_read_that_was_faster_and_left_something_leaves_an_event() {
     assert_eq!(buffer[0], b'c');
 }
 
-/// The packets of the second stream, in both directions, were dequeued by a read of the first one, which has found nothing.
+/// Returns two streams. A read of the first one has found no data, and has dequeued the second one's packets of both
+/// directions.
 fn packets_that_a_read_has_dequeued(event_loop: &Loop) -> [(TcpStream, net::TcpStream); 2] {
     let (quiet, ready) = (pair(), readable_pair());
     quiet.0.set_nonblocking(true).unwrap();
@@ -83,7 +84,7 @@ fn packets_that_a_read_has_dequeued(event_loop: &Loop) -> [(TcpStream, net::TcpS
     [quiet, ready]
 }
 
-/// The next `poll` has them.
+/// The next `poll` returns the events of these packets.
 #[test]
 fn a_read_that_dequeues_packets_loses_no_event() {
     let mut event_loop = Loop::new();
@@ -91,7 +92,7 @@ fn a_read_that_dequeues_packets_loses_no_event() {
     event_loop.expect(&[2, 3]);
 }
 
-/// A loop that waits for the packets of what it has lent has to know.
+/// A dropped loop waits for the packets of all operations in flight. It must not wait for those that were dequeued.
 #[test]
 fn a_loop_is_dropped_with_packets_that_a_read_has_dequeued() {
     let event_loop = Loop::new();
@@ -101,7 +102,7 @@ fn a_loop_is_dropped_with_packets_that_a_read_has_dequeued() {
     assert_eq!((&ready).write(b"!").unwrap(), 1);
 }
 
-/// Its operations wait for `poll`, and mean nothing any more.
+/// The dequeued packets wait for `poll`, but a dropped stream has no events.
 #[test]
 fn a_stream_whose_packets_a_read_has_dequeued_is_dropped() {
     let mut event_loop = Loop::new();
@@ -110,7 +111,7 @@ fn a_stream_whose_packets_a_read_has_dequeued_is_dropped() {
     event_loop.expect_none();
 }
 
-/// A read that waits for its receive dequeues the answer to a question on the way.
+/// A read that waits for its receive also dequeues the answer to the same stream's question.
 #[test]
 fn a_read_that_waits_loses_no_event_for_writing() {
     let mut event_loop = Loop::new();
@@ -132,7 +133,7 @@ fn a_read_that_waits_loses_no_event_for_writing() {
     assert_eq!((&stream).write(b"!").unwrap(), 1);
 }
 
-/// A receive and a question of one stream are in flight, and one of them ends. The other goes on.
+/// A receive and a question of one stream are in flight. When one of them ends, the other one continues.
 #[test]
 fn of_two_operations_each_ends_alone() {
     for ends_first in DIRECTIONS {
@@ -155,7 +156,8 @@ fn other(direction: Interests) -> Interests {
     DIRECTIONS[usize::from(direction.is_readable())]
 }
 
-/// What is shut down has its event, because the receive would go on waiting, or the question. The other direction waits on.
+/// The direction that is shut down has its event, because its receive or question would otherwise never end. The other
+/// direction continues to wait.
 #[test]
 fn to_shut_down_one_direction_ends_one_operation() {
     for direction in DIRECTIONS {
@@ -178,7 +180,7 @@ fn to_shut_down_one_direction_ends_one_operation() {
     }
 }
 
-/// More than was lent: the rest is in the socket, and comes after it.
+/// The peer sends more than the lent buffer holds. The rest stays in the socket, and is read after the buffer.
 #[test]
 fn what_exceeds_the_buffer_is_read_from_the_socket() {
     const LEN: usize = 64 << 10;
@@ -196,8 +198,8 @@ fn what_exceeds_the_buffer_is_read_from_the_socket() {
     assert_eq!(nothing_left.kind(), ErrorKind::WouldBlock);
 }
 
-/// What it lent is not lent any more: neither the outcome nor the data, nor AFD's answer, may come to memory that others have
-/// by now.
+/// After the drop, the kernel must not write a status, data or AFD's answer into memory that was freed and allocated
+/// again.
 #[test]
 fn a_dropped_stream_is_not_written_to() {
     for is_loop_dropped_too in [false, true] {
@@ -210,7 +212,7 @@ fn a_dropped_stream_is_not_written_to() {
     }
 }
 
-/// Returns memory that was allocated where the operations were, if these were freed too early.
+/// Returns new allocations. They take the place of the operations if these were freed too early.
 fn drop_while_lent<'scope>(
     threads: &'scope Scope<'scope, '_>,
     is_over: &'scope AtomicBool,
@@ -218,14 +220,15 @@ fn drop_while_lent<'scope>(
 ) -> Vec<Vec<u8>> {
     let mut event_loop = Some(Loop::new());
     let (near, mut far): (Vec<_>, Vec<_>) = (0..30).map(|_| pair()).unzip();
-    // Of the same connections, so that data and room can come when the streams are gone.
+    // These keep the connections open, so that data and room can still arrive after the streams were dropped.
     let heirs: Vec<_> = near.iter().map(common::os::duplicate).collect();
     near.iter().for_each(limit_send_buffer);
     let written: Vec<_> = near.iter().map(fill).collect();
     let registrator = event_loop.as_ref().unwrap().registrator.clone();
     let (registered, is_registered) = mpsc::channel();
     let be_busy = || while !is_over.load(SeqCst) {};
-    // What a thread has begun ends when it gets around to it. This one does not soon: it is busy, and the machine more so.
+    // The kernel ends a cancelled operation on the thread that has started it. That takes a while here, because this
+    // thread is busy, and so are all processors.
     threads.spawn(move || {
         for stream in &near {
             for direction in DIRECTIONS {
@@ -253,7 +256,7 @@ fn drop_while_lent<'scope>(
         event_loop.expect_none();
     }
     is_over.store(true, SeqCst);
-    // And the data was not taken from those who are still there.
+    // The dropped streams have taken none of the data: the duplicates can read all of it.
     for heir in heirs.into_iter().map(net::TcpStream::from) {
         let mut all = [0; 4096];
         heir.set_nonblocking(false).unwrap();
@@ -263,7 +266,7 @@ fn drop_while_lent<'scope>(
     memory
 }
 
-/// A loop that goes cancels what its streams wait for. That is no news for them, and takes no byte.
+/// A dropped loop cancels the receives of its streams. A stream sees no error because of that, and loses no byte.
 #[test]
 fn a_dropped_loop_cancels_without_an_error_and_without_a_loss() {
     for is_data_there in [false, true] {
@@ -282,37 +285,38 @@ fn a_dropped_loop_cancels_without_an_error_and_without_a_loss() {
     }
 }
 
-/// The other end of the same: somebody else's cancel is an event, and an error to collect, which is none of the peer's.
+/// If other code cancels the receive, there is an event, and an error to collect. It must not look like a reset by the
+/// peer.
 #[test]
 fn a_strangers_cancel_is_an_error_to_collect() {
     let mut event_loop = Loop::new();
     let (mut stream, mut peer) = pair();
     event_loop.register(&stream, 1);
-    // SAFETY: the socket is open; null means "whatever is going on".
+    // SAFETY: the socket is open, and null means all of its operations.
     let was_cancelled = unsafe { CancelIoEx(stream.as_raw_socket() as usize, std::ptr::null()) };
     assert_ne!(was_cancelled, 0);
     event_loop.expect(&[1]);
     let error = stream.read(&mut [0]).unwrap_err();
     assert_ne!(error.kind(), ErrorKind::ConnectionReset);
-    // And it goes on.
+    // The next registration works as usual.
     event_loop.register(&stream, 2);
     peer.write_all(b"!").unwrap();
     event_loop.expect(&[2]);
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
 }
 
-/// It ends a question, too. The event is a hint then, and it may be that there is no room.
+/// Such a cancel also ends a question. The event is only a hint then: there may be no room.
 #[test]
 fn a_strangers_cancel_is_an_event_for_writing() {
     let mut event_loop = Loop::new();
     let (mut stream, peer, written) = full_pair(&mut event_loop, 1);
-    // SAFETY: the socket is open; null means "whatever is going on".
+    // SAFETY: the socket is open, and null means all of its operations.
     let was_cancelled = unsafe { CancelIoEx(stream.as_raw_socket() as usize, std::ptr::null()) };
     assert_ne!(was_cancelled, 0);
     event_loop.expect(&[1]);
     let full = stream.write(b"!").unwrap_err();
     assert_eq!(full.kind(), ErrorKind::WouldBlock);
-    // And it goes on.
+    // The next registration works as usual.
     event_loop.register_to_write(&stream, 2);
     event_loop.expect_none();
     read_pattern(&peer, written);
@@ -320,7 +324,7 @@ fn a_strangers_cancel_is_an_event_for_writing() {
     assert_eq!(stream.write(b"!").unwrap(), 1);
 }
 
-/// The port is told of receives and questions, and of nothing else: a write that ends is no event.
+/// Only receives and questions post packets to the port. A write that completes does not.
 #[test]
 fn writing_gives_no_event() {
     let mut event_loop = Loop::new();
@@ -339,7 +343,7 @@ fn writing_gives_no_event() {
     event_loop.expect(&[1]);
 }
 
-/// While a receive is under way, the bytes go to the buffer that was lent: as the documentation of `TcpStream` says.
+/// While a receive is in flight, the bytes go to the lent buffer, as the documentation of `TcpStream` says.
 #[test]
 fn the_raw_socket_does_not_see_what_was_lent_for() {
     let mut event_loop = Loop::new();
@@ -358,7 +362,7 @@ fn the_raw_socket_does_not_see_what_was_lent_for() {
     assert_eq!(stream.read(&mut text).unwrap(), 4);
 }
 
-/// Windows would say `ERROR_INVALID_PARAMETER`, whoever asks.
+/// Windows itself would return `ERROR_INVALID_PARAMETER`, even for the port that the socket already has.
 #[test]
 fn a_socket_that_already_has_a_port_is_refused() {
     let first = Loop::new();

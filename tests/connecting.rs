@@ -1,4 +1,4 @@
-//! A connection is made in the loop: start it, wait for its event, finish it.
+//! Connections are made through the loop: start one, wait for its event, finish it.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn connect(event_loop: &Loop, addr: SocketAddr, token: Token) -> Connecting {
     connecting
 }
 
-/// Some systems say at once what others say with the event.
+/// Makes a connection. Some systems return an error from `start_connect` that others report with the event.
 fn outcome(event_loop: &mut Loop, addr: SocketAddr) -> io::Result<TcpStream> {
     let connecting = TcpStream::start_connect(addr)?;
     event_loop.register_connecting(&connecting, 1);
@@ -41,7 +41,7 @@ fn a_connection_is_made() {
     assert_eq!(peer_addr, stream.local_addr().unwrap());
     assert_eq!(accepted.local_addr().unwrap(), stream.peer_addr().unwrap());
 
-    // It is non-blocking, and belongs to the loop.
+    // The stream is non-blocking, and belongs to the loop.
     let nothing = stream.read(&mut [0; 8]).unwrap_err();
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
     event_loop.register(&stream, 2);
@@ -70,7 +70,7 @@ fn a_connection_is_made_over_ipv6() {
     assert_eq!(accepted.read(&mut [0; 8]).unwrap(), 1);
 }
 
-/// On loopback it may be there before it is registered.
+/// On loopback, a connection may be established before it is registered.
 #[test]
 fn a_connection_that_is_there_before_gives_an_event() {
     let mut event_loop = Loop::new();
@@ -93,7 +93,7 @@ fn a_refused_connection_is_an_event_and_a_reason() {
     }
 }
 
-/// To all hosts of a network there can be no connection. Each system has its own words for that.
+/// TCP cannot connect to a broadcast or multicast address. Each system has its own error for that.
 #[test]
 fn what_cannot_be_reached_is_an_error() {
     for addr in ["255.255.255.255:9", "224.0.0.1:9"] {
@@ -165,7 +165,7 @@ fn a_connection_that_takes_its_time_has_its_event_when_it_is_there() {
             stream.write_all(b"!").unwrap();
             assert_eq!(listener.accept().unwrap().0.read(&mut [0; 8]).unwrap(), 1);
         }
-        // Windows refuses what the queue has no room for, after a while.
+        // Windows refuses the connection after a while if the listener's queue has no room for it.
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
     }
 }
@@ -179,7 +179,7 @@ fn a_connection_that_takes_its_time_is_not_finished() {
     event_loop.expect_none();
 }
 
-/// While it is being made, when its event was not taken, and when it was.
+/// One connection is dropped while it is being made, the others before `poll` returns their events.
 #[test]
 fn a_dropped_connection_has_no_event() {
     for has_duplicate in [false, true] {
@@ -210,7 +210,7 @@ fn a_connection_without_its_poll_is_finished_all_the_same() {
     assert_eq!(accepted.read(&mut [0; 8]).unwrap(), 1);
 }
 
-/// As a thread does that resolves a name.
+/// For example, a thread that resolves a name may then connect to its address.
 #[test]
 fn any_thread_may_start_a_connection_while_another_polls() {
     let mut event_loop = Loop::new();
@@ -233,11 +233,11 @@ fn any_thread_may_start_a_connection_while_another_polls() {
     connecting.finish().unwrap();
 }
 
-/// Both ends in one loop, and one thread.
+/// One thread and one loop handle both ends of all connections.
 #[test]
 fn a_thousand_connections_are_made_at_once() {
-    // Each listener can hold its clients: a backlog that overflows makes some systems drop what the client sends, and
-    // the client tries again after a second or more.
+    // Each backlog has room for its share of the clients. If a backlog overflows, some systems drop what the client
+    // sends, and the client only retries after a second or more.
     const LISTENERS: usize = 10;
     const COUNT: usize = 1000;
     allow_open_handles(2 * COUNT + 200);

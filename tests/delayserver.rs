@@ -1,4 +1,4 @@
-//! The example's program as a black box: what it prints, what it answers, what it does not mind.
+//! Tests the example's program as a black box: its output, its answers, and how it handles misuse.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A line of the timeline: delay, registered, waited, event (in ms; a request that failed may lack some), and the answer.
+/// A line of the timeline: delay, registered, waited and event (in ms; a failed request may lack some), and the answer.
 type Line = (u64, Option<f64>, Option<f64>, Option<f64>, String);
 
 fn parse_line(line: &str) -> Option<Line> {
@@ -40,7 +40,7 @@ fn the_main_job_tells_the_books_story() {
     assert_eq!(stderr(&output), "");
     assert!(stdout.contains("Waiting! Poll {"), "{stdout}");
     for token in 0..10 {
-        // An answer may come in two parts, and have two events.
+        // An answer that arrives in two parts has two events.
         let events = stdout
             .lines()
             .filter(|line| line.starts_with(&format!("Event {token}: ")));
@@ -52,7 +52,7 @@ fn the_main_job_tells_the_books_story() {
     }
     assert!(
         !stdout.contains('\x1b'),
-        "no colours where there is no terminal"
+        "colours, although the output is no terminal"
     );
 
     assert_fits_80_columns(stdout);
@@ -75,12 +75,13 @@ fn the_main_job_tells_the_books_story() {
     );
     for (delay, registered, waited, event, answer) in &lines {
         assert_eq!(answer, &format!("after-{delay}-ms"));
-        // It was sent a moment before it was registered; the figures are rounded.
+        // The request was sent shortly before it was registered, and the figures are rounded.
         let (registered, waited, event) = (registered.unwrap(), waited.unwrap(), event.unwrap());
         assert!(event >= *delay as f64, "{stdout}");
         assert!((registered + waited - event).abs() < 0.2, "{stdout}");
     }
-    // One after the other they would have taken as long as all of them together.
+    // If the client had waited for one answer after the other, the last event would have come after the sum of all
+    // waits.
     let together: f64 = lines.iter().filter_map(|line| line.2).sum();
     let last = lines.iter().filter_map(|line| line.3).fold(0.0, f64::max);
     assert!(last < together, "{stdout}");
@@ -115,7 +116,7 @@ fn get_asks_any_server() {
     assert!(output.status.success());
 }
 
-/// The server listens at one address of this name, and another may come first.
+/// The name may have several addresses. The server listens on only one of them, which may not be the first.
 #[test]
 fn get_asks_a_server_by_its_name() {
     let server = Server::start();
@@ -127,7 +128,7 @@ fn get_asks_a_server_by_its_name() {
     assert!(output.status.success());
 }
 
-/// A system that has no room for a connection may drop what asks for it, or refuse after a while.
+/// A system without room for a connection may ignore the attempt, or refuse it after a while.
 #[test]
 fn get_waits_for_a_connection_no_longer_than_it_is_told() {
     let (listener, _waiting, _made) = common::waiting_connection(&mut common::Loop::new());
@@ -142,7 +143,7 @@ fn get_waits_for_a_connection_no_longer_than_it_is_told() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// What a server does when it has sent its answer.
+/// What a server does after it has sent its answer.
 #[derive(Clone, Copy)]
 enum Then {
     Closes,
@@ -150,7 +151,7 @@ enum Then {
     SendsOn,
 }
 
-/// A server that answers one client with this. It waits until the client leaves.
+/// Starts a server that sends `answer` to one client, and ends when the client closes the connection.
 fn sending(answer: &'static str, then: Then) -> SocketAddr {
     let (listener, addr) = common::listen();
     thread::spawn(move || {
@@ -166,7 +167,7 @@ fn sending(answer: &'static str, then: Then) -> SocketAddr {
     addr
 }
 
-/// What `get` shows of the answer of such a server, and whether it takes it for one.
+/// Returns what `get` prints for the answer of such a server, and whether `get` succeeds.
 fn shown(answer: &'static str, then: Then) -> (String, bool) {
     let addr = sending(answer, then).to_string();
     let output = run(&["get", "--timeout", "20000", &addr, "1", "x"]);
@@ -194,7 +195,7 @@ fn get_takes_what_other_servers_send() {
             "{answer:?}"
         );
     }
-    // Nothing of it makes a terminal do anything.
+    // No control character reaches the terminal.
     let answer = "HTTP/1.1 200 OK\r\n\r\nbell \x07 \u{202E}\u{61C} \u{2028}\u{2029}";
     assert_eq!(shown(answer, Then::Closes), ("bell ? ?? ??".into(), true));
 }
@@ -214,7 +215,7 @@ fn get_waits_no_longer_than_until_the_answer_is_whole() {
 
 #[test]
 fn get_says_what_is_wrong_with_an_answer() {
-    let cut = "the connection was closed before the answer was whole";
+    let cut = "the connection was closed before the answer was complete";
     let length = "the answer's Content-Length is wrong";
     let not_http = "this is not an HTTP/1.1 answer";
     let in_chunks = "the answer has a Transfer-Encoding, which we did not ask for";
@@ -272,18 +273,17 @@ fn get_gives_up_what_takes_too_long() {
     let addr = sending("HTTP/1.1 200 OK\r\nContent-Len", Then::Stays).to_string();
     let output = run(&["get", "--timeout", "100", &addr, "50", "x"]);
     let lines: Vec<_> = stdout(&output).lines().filter_map(parse_line).collect();
-    assert_eq!(lines[0].4, "no whole answer came within 150 ms");
+    assert_eq!(lines[0].4, "no complete answer came within 150 ms");
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// Requests that fail do not keep the others from being answered.
 #[test]
 fn a_connection_that_fails_is_the_outcome_of_its_request_only() {
     const REQUESTS: usize = 30;
     let (listener, addr) = common::listen();
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        drop(listener); // resets what waits to be accepted, and later connections are refused
+        drop(listener); // resets the connections in its queue; later ones are refused
         stream.read_exact(&mut [0; 16]).unwrap();
         stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nfine").unwrap();
         rest(stream)
@@ -317,7 +317,7 @@ fn get_says_when_an_answer_is_none() {
     assert!(lines[0].4.starts_with("400 Bad Request"), "{lines:?}");
     assert_eq!(lines[1].4, "fine");
     assert_eq!(output.status.code(), Some(1));
-    // A long delay has room in its column.
+    // The column is wide enough for a long delay.
     let rows = stdout(&output).lines().filter_map(|line| line.find(" |"));
     let bars: Vec<usize> = rows.collect();
     assert_eq!(bars, [bars[0]; 3], "{}", stdout(&output));
@@ -388,7 +388,7 @@ fn a_wrong_command_line_is_told_what_is_wrong_and_what_is_right() {
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
     assert!(
-        said.starts_with("delayserver: this is not text: `"),
+        said.starts_with("delayserver: not valid Unicode: `"),
         "{said}"
     );
     assert!(said.contains("Usage:"));
@@ -460,7 +460,7 @@ fn what_goes_wrong_at_the_start_is_said_in_one_line() {
     }
 }
 
-/// No thread has so large a stack.
+/// No thread can start with such a large stack.
 #[test]
 fn what_cannot_be_started_is_named() {
     let server = Server::start();
@@ -495,7 +495,7 @@ fn serve_stops_when_its_input_ends() {
 
 #[test]
 fn serve_listens_where_it_is_told_to() {
-    // Somebody else may take an address that we give up; but not each time.
+    // Another program may take the address as soon as `listen`'s socket is closed, but not each time.
     let (server, addr) = (0..20)
         .find_map(|_| {
             let (_, addr) = common::listen();
@@ -572,7 +572,7 @@ fn whoever_asks_wrong_is_told_why_and_hurts_nobody() {
         (b"GET 1/x HTTP/1.1\r\n\r\n", 400, not_http),
         (b"GET * HTTP/1.1\r\n\r\n", 400, not_http),
         (b"GET localhost:1 HTTP/1.1\r\n\r\n", 400, not_http),
-        // Without the rest of the head: it would change nothing.
+        // These heads have no end. The server refuses them at once, because the rest could not make them valid.
         (b"GET /1/x\rHTTP/1.1", 400, not_http),
         (b"\rG", 400, not_http),
         (b"\r\r\n", 400, not_http),
@@ -641,7 +641,7 @@ fn what_may_be_written_in_other_ways_is_understood() {
         "GET http://test/0/x HTTP/1.1\r\n\r\n",
         "GET HTTP://test:80/0/x HTTP/1.1\r\n\r\n",
         "GET /0000/x HTTP/1.1\r\n\r\n",
-        "GET /0/x HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\n\r\nand what nobody asked for",
+        "GET /0/x HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\n\r\nand bytes beyond the request",
         &full,
     ] {
         let answer = server.answer_to(request.as_bytes());
@@ -670,10 +670,10 @@ fn a_head_that_does_not_end_is_answered_after_ten_seconds() {
     for stream in [silent, slow] {
         let answer = Answer::read(stream);
         assert!(
-            answer.is(408, "no whole request came within 10 seconds\n"),
+            answer.is(408, "no complete request came within 10 seconds\n"),
             "{answer:?}"
         );
-        // The server's clock started when it accepted us: on its side of the connection, that may be a moment earlier.
+        // The ten seconds begin when the server accepts the connection. One second is a margin for inexact clocks.
         assert!(connected.elapsed() > Duration::from_secs(9));
     }
 }
@@ -694,14 +694,14 @@ fn the_answer_to_head_has_no_body() {
     }
 }
 
-/// A client that ends its stream before it has asked, or resets its connection at any time, is forgotten at once.
+/// The server drops a client at once if it ends its stream before its request is complete, or resets its connection.
 #[test]
 fn whoever_leaves_is_forgotten_at_once() {
     let server = Server::start();
     for request in ["", "GET /6", "GET /60000/x HTTP/1.1\r\n"] {
         assert_eq!(rest(server.send(request.as_bytes())), b"", "{request:?}");
     }
-    // All at once, and with what they sent too much still unread.
+    // All of them reset their connections, with surplus bytes that the server may not have read.
     let many: Vec<_> = (0..200)
         .map(|at| server.ask(60_000, &format!("{at}")))
         .collect();
@@ -726,18 +726,18 @@ fn a_client_that_sends_no_more_is_answered_all_the_same() {
         let answer = Answer::read(stream);
         assert_eq!(answer.body, text);
     }
-    // While it waits, the server does not read the end of its stream again and again.
+    // While the client waits, the server does not read the end of its stream again and again.
     let before = Usage::of(&server);
     let stream = server.ask(1000, "idle");
     stream.shutdown(Shutdown::Write).unwrap();
     assert!(Answer::read(stream).is(200, "idle"));
     if let (Some(before), Some(now)) = (before, Usage::of(&server)) {
         let ticks = now.ticks - before.ticks;
-        assert!(ticks < 50, "{ticks} hundredths of a second of work");
+        assert!(ticks < 50, "{ticks} clock ticks of processor time");
     }
 }
 
-/// What a client says while it waits is not listened to; but nor is it kept from hearing its answer.
+/// The server discards what a client sends while it waits, and still sends the answer.
 #[test]
 fn a_talkative_client_is_answered_all_the_same() {
     let server = Server::start();
@@ -748,7 +748,7 @@ fn a_talkative_client_is_answered_all_the_same() {
     assert!(Answer::read(stream).is(200, "quiet"));
 }
 
-/// More than any system keeps in its buffers.
+/// More bytes than the socket buffers of any system hold.
 const LARGE: usize = 20 << 20;
 
 fn start_large() -> Server {
@@ -759,14 +759,17 @@ fn wait_for_answer(stream: &TcpStream) {
     assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
 }
 
-/// How much comes until the end. It begins as it should.
+/// Reads up to the end, and returns the length of the body, which must be the text and dots.
 fn length_of_rest(mut stream: TcpStream, text: &str) -> usize {
     let mut received = Vec::new();
-    let _ = stream.read_to_end(&mut received); // the server may have disconnected us
+    let _ = stream.read_to_end(&mut received); // an error if the server has closed the connection
     let head = received.windows(4).position(|end| end == b"\r\n\r\n");
     let body = &received[head.expect("a head") + 4..];
     assert!(body.starts_with(text.as_bytes()));
-    assert!(body[text.len()..].iter().all(|&byte| byte == b'.'));
+    // Compared in large pieces, because the server disconnects a client that reads its answer too slowly.
+    let dots = [b'.'; 4096];
+    let mut pieces = body[text.len()..].chunks(dots.len());
+    assert!(pieces.all(|piece| piece == &dots[..piece.len()]));
     body.len()
 }
 
@@ -788,7 +791,7 @@ fn a_client_that_takes_its_answer_slowly_keeps_nobody_waiting() {
     assert_eq!(Answer::read_head(head).length, LARGE);
 }
 
-/// Sends until there is no room. Returns how many bytes that took.
+/// Sends until there is no room. Returns the number of bytes sent.
 fn fill(stream: &mut TcpStream) -> usize {
     let mut sent = 0;
     stream.set_nonblocking(true).unwrap();
@@ -803,13 +806,13 @@ fn fill(stream: &mut TcpStream) -> usize {
     sent
 }
 
-/// While a client does not take its answer, nothing that it sends is read; so it cannot keep the server busy.
+/// The server reads nothing from a client that does not read its answer, so that such a client cannot keep it busy.
 #[test]
 fn a_client_that_does_not_take_its_answer_is_not_listened_to() {
     let server = start_large();
     let mut stream = server.ask(0, "x");
     wait_for_answer(&stream);
-    // The system moves bytes from our buffer to the server's, until that one is full, too.
+    // The system moves bytes from our send buffer to the server's receive buffer, until both are full.
     let is_full = (0..20).any(|_| {
         let sent = fill(&mut stream);
         assert_eq!(length_of_rest(server.ask(0, "y"), "y"), LARGE);
@@ -825,7 +828,7 @@ fn a_client_that_takes_nothing_for_ten_seconds_is_disconnected() {
     let asked = Instant::now();
     let mut idle = server.ask(0, "idle");
     wait_for_answer(&idle);
-    // What is sent to a closed connection is answered by a reset.
+    // Bytes that arrive at a closed connection cause a reset.
     while idle.write(b"!").is_ok() {
         assert!(asked.elapsed() < common::PATIENCE);
         Answer::read_head(server.send(b"HEAD /100/x HTTP/1.1\r\n\r\n"));
@@ -836,10 +839,10 @@ fn a_client_that_takes_nothing_for_ten_seconds_is_disconnected() {
 #[test]
 fn two_thousand_wait_at_once() {
     const CLIENTS: usize = 2000;
-    common::os::allow_open_handles(CLIENTS + 500); // the tests beside this one need some too
+    common::os::allow_open_handles(CLIENTS + 500); // tests that run in parallel need some too
     let server = Server::start();
     let before = Usage::of(&server);
-    // How much of a delay it takes for all to be waiting before the first is answered: that depends on the machine.
+    // All clients must be waiting before the first one is answered. The delay that this needs depends on the machine.
     let started = Instant::now();
     drop(server.ask_often(CLIENTS / 10, 60_000));
     let delay = (started.elapsed() * 60).clamp(Duration::from_secs(3), Duration::from_secs(60));
@@ -848,7 +851,7 @@ fn two_thousand_wait_at_once() {
     assert_eq!(
         waiting[0].peek(&mut [0]).unwrap_err().kind(),
         ErrorKind::WouldBlock,
-        "too slow: the first is answered"
+        "too slow: the first client already has its answer"
     );
     waiting[0].set_nonblocking(false).unwrap();
     assert!(server.answer_to(get(0, "x").as_bytes()).is(200, "x"));
@@ -863,11 +866,11 @@ fn two_thousand_wait_at_once() {
     }
 }
 
-/// As Linux tells; elsewhere we do not know.
+/// The server's use of resources. Known only on Linux, from `/proc`.
 struct Usage {
     threads: usize,
     memory: usize,
-    /// Of the processor's time.
+    /// Processor time in clock ticks, in user mode and in the kernel.
     ticks: usize,
 }
 
@@ -885,7 +888,6 @@ impl Usage {
         Some(Usage {
             threads: figure("Threads:")?,
             memory: figure("VmRSS:")? * 1024,
-            // In user mode and in the kernel.
             ticks: stat
                 .split(' ')
                 .skip(13)
@@ -912,7 +914,7 @@ fn nobody_need_read_what_it_prints() {
     }
 }
 
-/// Only Linux has so cheap a full disk.
+/// Linux has `/dev/full`, which behaves like a full disk.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_cannot_be_printed_is_a_failure() {

@@ -1,4 +1,5 @@
-//! What only Unix has: a limit on descriptors that is soon reached, and signals.
+//! Tests the example's program with low limits, with signals, and with a non-blocking standard input. Only Unix has
+//! these.
 #![cfg(unix)]
 
 mod common;
@@ -11,7 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::{env, fs, thread};
 
-/// The program under such a limit. It gets an error for what exceeds it, and no signal.
+/// The program with a limit of `ulimit`. It ignores `SIGXFSZ`, so a file that exceeds the limit is an error.
 fn limited(limit: &str, args: &[&str]) -> Command {
     let program = command(args);
     let mut shell = Command::new("sh");
@@ -26,19 +27,20 @@ fn limited(limit: &str, args: &[&str]) -> Command {
 fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
     let mut server = Server::start_by(limited("-n 32", &["serve"]));
     let mut stderr = server.child.stderr.take().unwrap();
-    // While it speaks: a pipe holds only so much.
+    // Read while the server runs, because it would block on a full pipe.
     let said = thread::spawn(move || {
         let mut said = Vec::new();
         stderr.read_to_end(&mut said).map(|_| own_words(&said))
     });
-    // More than there is room for. Those who are let in wait 300 ms; then others have their place.
+    // There are more clients than descriptors. An accepted client waits 300 ms, then its descriptor is free for another
+    // one.
     let clients: Vec<_> = (0..80)
         .map(|at| server.ask(300, &format!("{at}")))
         .collect();
     for (at, client) in clients.into_iter().enumerate() {
         assert!(Answer::read(client).is(200, &at.to_string()));
     }
-    // Those who have their answer and stay all the same are left alone after a while.
+    // A client that has its answer and stays connected is disconnected after a while.
     let mut stay: Vec<_> = (0..40).map(|_| server.ask(0, "x")).collect();
     for client in &mut stay {
         let mut answer = Vec::new();
@@ -47,12 +49,13 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
     }
     assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
     drop(stay);
-    // Those who reset their connection make room at once, whatever time they have left.
+    // A client that resets its connection frees its descriptor at once, even if its answer is not due yet.
     for _ in 0..3 {
         let clients: Vec<_> = (0..40).map(|_| server.ask(60_000, "never")).collect();
         clients.iter().for_each(common::os::reset_when_closed);
     }
-    // Those who close it may only have ended their own direction: they make room when their answer is due.
+    // A client that closes its connection may only have ended its own direction, so its descriptor is free when its
+    // answer is due.
     let clients: Vec<_> = (0..40).map(|_| server.ask(100, "never")).collect();
     drop(clients);
     assert!(server.answer_to(get(1, "here").as_bytes()).is(200, "here"));
@@ -67,7 +70,7 @@ fn out_of_descriptors_it_serves_those_it_has_and_recovers() {
     );
 }
 
-/// Even if it cannot complain.
+/// The server continues to work if it cannot write to standard error.
 #[test]
 fn nobody_need_read_its_complaints() {
     let mut server = Server::start_by(limited("-n 32", &["serve"]));
@@ -97,7 +100,7 @@ fn out_of_descriptors_the_client_asks_for_what_it_can() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// No file may be longer than 512 bytes, or 1024 where a shell counts so.
+/// The limit on files is 512 bytes, or 1024 in a shell that counts in KiB.
 #[test]
 fn a_picture_that_cannot_be_written_whole_leaves_things_as_they_were() {
     let server = Server::start();
@@ -126,7 +129,7 @@ fn a_picture_that_cannot_be_written_whole_leaves_things_as_they_were() {
     fs::remove_dir_all(&folder).unwrap();
 }
 
-/// An input that has nothing to read for a while has not ended.
+/// An input that has no data at the moment has not ended.
 #[test]
 fn its_input_may_be_nonblocking() {
     let (input, far_end) = UnixStream::pair().unwrap();
@@ -159,10 +162,10 @@ fn an_interrupt_from_the_keyboard_ends_it() {
     );
     assert_eq!(rest(waiting), b"");
     let status = server.child.wait().unwrap();
-    // By the signal itself, so that a shell knows, and stops its script too.
+    // The signal itself ends the program. So a shell can tell, and stops its script too.
     assert_eq!(status.signal(), Some(common::os::SIGINT), "{status}");
     assert!(
         std::net::TcpListener::bind(server.addr).is_ok(),
-        "the address is free again"
+        "the address is still in use"
     );
 }

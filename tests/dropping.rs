@@ -1,4 +1,5 @@
-//! Streams, registrators and the loop may go in any order. What is gone has no events, and nobody touches its number.
+//! Streams, registrators and the loop may be dropped in any order. A dropped stream has no events, and no call uses the
+//! number of a closed descriptor.
 
 mod common;
 
@@ -38,7 +39,7 @@ fn every_order_of_dropping_is_safe_in_every_state() {
                     1 => drop(registrator.take()),
                     _ => drop(stream.take()),
                 }
-                // What is still there works, or says why not.
+                // Registering works until the `Poll` is dropped, and is an error after that.
                 if let (Some(registrator), Some(stream)) = (&registrator, &stream) {
                     for direction in DIRECTIONS {
                         let result = registrator.register(stream, 2, direction);
@@ -72,7 +73,7 @@ fn a_dropped_stream_has_no_event() {
     }
 }
 
-/// Closing a descriptor ends what epoll watches only if it was the last one for that connection.
+/// epoll keeps watching a connection until the last of its descriptors is closed.
 #[test]
 fn a_dropped_stream_has_no_event_even_if_a_duplicate_lives_on() {
     for state in STATES {
@@ -83,7 +84,7 @@ fn a_dropped_stream_has_no_event_even_if_a_duplicate_lives_on() {
         peer.write_all(b"!").unwrap();
         event_loop.expect_none();
 
-        // The connection is still there, and may be registered anew.
+        // The connection is still open, and may be registered again.
         let mut again = TcpStream::from(net::TcpStream::from(duplicate));
         if state.is_unregistered() {
             event_loop.register(&again, 3);
@@ -95,7 +96,8 @@ fn a_dropped_stream_has_no_event_even_if_a_duplicate_lives_on() {
     }
 }
 
-/// A stream that waits is closed like any other: what it has written arrives, and then its end, which is no reset.
+/// Dropping a registered stream closes the connection normally: the peer receives all data and then the end of the
+/// stream, not a reset.
 #[test]
 fn what_was_written_before_the_drop_arrives() {
     let mut event_loop = Loop::new();
@@ -120,7 +122,7 @@ fn a_registrator_without_its_poll_touches_nobody_elses_queue() {
         poll, registrator, ..
     } = old;
     drop(poll);
-    // These are as likely as any to get the numbers that the old one had.
+    // These loops probably get the descriptor numbers of the old one.
     let mut loops: Vec<_> = (0..4).map(|_| Loop::new()).collect();
     for stream in [&stream, &known] {
         let refused = registrator
@@ -145,7 +147,7 @@ fn a_stream_without_its_poll_still_reads_and_writes() {
         drop(event_loop);
         let mut text = Vec::new();
         thread::scope(|threads| {
-            // If the stream is full, this waits until the peer reads.
+            // If the send buffer is full, this waits until the peer reads.
             threads.spawn(|| {
                 (&stream).write_all(b"ping").unwrap();
                 stream.shutdown(net::Shutdown::Write).unwrap();
@@ -176,7 +178,7 @@ fn a_poll_without_registrators_still_polls() {
     drop(registrator);
     assert_eq!(poll.poll(&mut events, Some(60_000)).unwrap(), 1);
     assert_eq!(events[0].id(), 1);
-    // And gives a new one to whoever asks.
+    // The poll can also return a new registrator.
     poll.registrator()
         .register(&stream, 2, Interests::READABLE)
         .unwrap();
@@ -192,9 +194,9 @@ fn streams_may_be_dropped_while_another_thread_waits() {
         loop {
             for token in event_loop.wait() {
                 match token {
-                    1 => (), // taken while its stream was there
+                    1 => (), // returned before its stream was dropped
                     2 => return event_loop,
-                    _ => panic!("{token} is nobody's token"),
+                    _ => panic!("no stream has the token {token}"),
                 }
             }
         }

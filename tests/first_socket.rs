@@ -1,6 +1,6 @@
-//! Of the first socket that a program makes: on Windows, `std` has not started Winsock before it.
+//! The first socket of a program may be ours. On Windows, `std` has not started Winsock then.
 //!
-//! One test, because nothing else may have used a socket.
+//! This file has only one test, because no other code may use a socket before it.
 
 use minimio::TcpStream;
 use std::io::ErrorKind;

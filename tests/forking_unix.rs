@@ -1,4 +1,4 @@
-//! A child process made by `fork` may close its copy of a loop, and its parent notices nothing.
+//! A child process made by `fork` may close its copy of a loop. That does not affect the parent's loop.
 #![cfg(unix)]
 
 mod common;
@@ -13,10 +13,11 @@ unsafe extern "C" {
     fn _exit(status: c_int) -> !;
 }
 
-/// Where `fork` takes the queue along, the child closes its copy. Elsewhere it is told that there is no queue.
+/// If the child has inherited the queue, it closes its copy. On other systems `close_loop` returns an error in the
+/// child.
 fn close_in_a_child(registrator: &Registrator) {
     let mut status = 0;
-    // SAFETY: the child calls what a forked child of this process may call, and ends.
+    // SAFETY: the child only makes calls that are allowed after `fork`, and exits.
     unsafe {
         let child = fork();
         assert_ne!(child, -1, "fork");

@@ -1,5 +1,5 @@
-//! The example's reader of HTTP heads, given whatever a random generator thinks of: `MINIMIO_HEADS` requests, and as many
-//! answers (5,000, if it does not say). A failure, a panic too, prints the seed.
+//! Tests the example's HTTP parser with random requests and answers: `MINIMIO_HEADS` of each (default: 5,000). A test
+//! that fails or panics prints the seed.
 
 mod common;
 #[allow(dead_code)]
@@ -27,7 +27,7 @@ const ANSWERS: [&str; 4] = [
     "HTTP/1.1 304 Not Modified\nContent-Length: 3\nContent-Length: 4\n\n",
 ];
 
-/// What means something to a reader of heads.
+/// Fragments that have a meaning for the parser.
 const PARTS: [&str; 20] = [
     "GET",
     "HEAD",
@@ -80,7 +80,7 @@ fn mutate(head: &mut Vec<u8>, random: &mut Random) {
             .skip(at)
             .take(1)
             .for_each(|byte| *byte ^= 1 << random.below(8)),
-        // As long as may be, or a little longer.
+        // Pads the head to the maximum length, give or take a few bytes.
         _ => {
             let len = (MAX_HEAD + 4).saturating_sub(head.len() + random.below(10));
             head.splice(at..at, vec![b'x'; len]);
@@ -88,7 +88,7 @@ fn mutate(head: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// As the server does: what came so far is parsed again with every piece, until there is an answer.
+/// Parses as the server does: with each new piece, all bytes so far are parsed again, until there is an answer.
 fn parse_in_pieces(head: &[u8], random: &mut Random) -> Result<Option<Request>, Refusal> {
     let mut len = 0;
     while len < head.len() {
@@ -101,7 +101,7 @@ fn parse_in_pieces(head: &[u8], random: &mut Random) -> Result<Option<Request>, 
     http::parse(head)
 }
 
-/// More to come, good, 400, 404, 405 or 431.
+/// Numbers the outcomes: not complete, accepted, 400, 404, 405 and 431.
 fn kind_of_request(random: &mut Random) -> usize {
     let head = head(&REQUESTS, random);
     let answer = http::parse(&head);
@@ -125,7 +125,8 @@ fn kind_of_request(random: &mut Random) -> usize {
     }
 }
 
-/// More to come, whole or not understood. Once that is known, neither more bytes nor the end change it.
+/// Numbers the outcomes: not complete, complete and not understood. Once the outcome is one of the last two, neither
+/// more bytes nor the end of the stream changes it.
 fn kind_of_answer(random: &mut Random) -> usize {
     let head = head(&ANSWERS, random);
     let whole = http::parse_response(&head, false);
@@ -145,18 +146,18 @@ fn kind_of_answer(random: &mut Random) -> usize {
     }
 }
 
-/// Every kind comes often enough.
+/// Checks random heads, and that each outcome occurs often enough.
 fn check<const KINDS: usize>(kind_of: fn(&mut Random) -> usize) {
     let count = std::env::var("MINIMIO_HEADS").map_or(5_000, |count| count.parse().unwrap());
     let mut seen = [0; KINDS];
     for seed in 0..count {
         let kind = panic::catch_unwind(|| kind_of(&mut Random::new(seed)));
-        seen[kind.unwrap_or_else(|_| panic!("this was seed {seed}"))] += 1;
+        seen[kind.unwrap_or_else(|_| panic!("failed with seed {seed}"))] += 1;
     }
     println!("{seen:?}");
     assert!(
         seen.iter().all(|&times| times > count as usize / 200),
-        "too seldom: {seen:?}"
+        "an outcome is too rare: {seen:?}"
     );
 }
 
@@ -170,7 +171,7 @@ fn an_answer_does_not_depend_on_the_pieces_in_which_it_comes() {
     check::<3>(kind_of_answer);
 }
 
-/// What the client gets, in whichever pieces it takes it.
+/// Returns what a client receives that takes the response in random pieces.
 fn sent(mut response: http::Response, random: &mut Random) -> Vec<u8> {
     let mut sent = Vec::new();
     while !response.rest().is_empty() {

@@ -1,4 +1,4 @@
-//! Nothing but an event, the timeout or `close_loop` ends a wait: not signals, and not what happens to other streams.
+//! Only an event, the timeout or `close_loop` ends a wait. Signals and dropped streams do not.
 
 mod common;
 
@@ -8,9 +8,10 @@ use std::io::Write;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Disturbs the thread that waits, in every way we know. Returns how often that has reached it so far, if we know.
+/// Disturbs the waiting thread in every way we know. Returns how many signals have arrived so far, or `usize::MAX` on a
+/// system without signals.
 fn disturb<T>(poller: &JoinHandle<T>, registrator: &Registrator) -> usize {
-    // A stream that has an event coming, and is gone before.
+    // This stream is dropped before it has its event.
     let (stream, mut peer) = pair();
     registrator
         .register(&stream, 99, Interests::READABLE)
@@ -20,7 +21,7 @@ fn disturb<T>(poller: &JoinHandle<T>, registrator: &Registrator) -> usize {
     common::os::interrupt(poller)
 }
 
-/// Disturbs until the thread has ended, or so many times.
+/// Disturbs the thread `times` times, or until it has ended.
 fn storm<T>(poller: &JoinHandle<T>, registrator: &Registrator, times: usize) {
     let give_up = Instant::now() + PATIENCE;
     for round in 1.. {
@@ -38,7 +39,7 @@ fn storm<T>(poller: &JoinHandle<T>, registrator: &Registrator, times: usize) {
 #[test]
 fn a_timeout_lasts_its_time_and_no_longer() {
     let mut event_loop = Loop::new();
-    // Events of an earlier call, which an interrupted one must not bring again.
+    // An interrupted wait must not return these events of an earlier call again.
     let (stream, _peer) = readable_pair();
     event_loop.register(&stream, 1);
     assert_eq!(event_loop.wait(), [1]);
@@ -49,21 +50,21 @@ fn a_timeout_lasts_its_time_and_no_longer() {
         let result = event_loop.poll.poll(&mut event_loop.events, Some(300));
         (result, started.elapsed(), event_loop)
     });
-    // If each interruption began the timeout anew, it would not end as long as these go on.
+    // If each interruption restarted the timeout, the wait would not end before the storm.
     storm(&poller, &registrator, usize::MAX - 1);
     let (result, waited, _event_loop) = poller.join().unwrap();
     assert_eq!(result.unwrap(), 0);
     assert!(waited >= timeout, "it took {waited:?}");
 }
 
-/// A wait that is disturbed late, and only once, does not begin anew. Of several, for a busy machine can make any of
-/// them long, but none of them short.
+/// A single late disturbance does not restart the timeout. One good wait of several is enough, because a busy machine
+/// can make a wait longer, but never shorter.
 #[test]
 fn a_disturbed_timeout_is_not_lengthened() {
     const TIMEOUT: Duration = Duration::from_millis(200);
     let (mut excess, give_up) = (Vec::new(), Instant::now() + PATIENCE);
     while excess.len() < 8 {
-        assert!(Instant::now() < give_up, "we are always too late");
+        assert!(Instant::now() < give_up, "every disturbance came too late");
         let mut event_loop = Loop::new();
         let registrator = event_loop.registrator.clone();
         let started = Instant::now();
@@ -75,7 +76,7 @@ fn a_disturbed_timeout_is_not_lengthened() {
             assert_eq!(n, 0);
             (started.elapsed(), event_loop)
         });
-        // Another loop's timeout is our clock.
+        // The timeout of another loop serves as the clock.
         Poll::new()
             .unwrap()
             .poll(&mut Events::with_capacity(1), Some(150))

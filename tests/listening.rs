@@ -15,7 +15,7 @@ fn listen() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
-/// A listener whose queue has a client, for which `accept` need not wait.
+/// A listener that has a client in its queue, so that `accept` does not block.
 fn listener_with_client() -> (TcpListener, net::TcpStream) {
     let (listener, addr) = listen();
     let client = net::TcpStream::connect(addr).unwrap();
@@ -79,8 +79,8 @@ fn a_nonblocking_listener_says_would_block() {
     let (listener, addr) = listen();
     listener.set_nonblocking(true).unwrap();
     for token in 1..4 {
-        let nobody = listener.accept().map(drop).unwrap_err();
-        assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+        let no_client = listener.accept().map(drop).unwrap_err();
+        assert_eq!(no_client.kind(), ErrorKind::WouldBlock);
         event_loop.register_listener(&listener, token);
         let _client = net::TcpStream::connect(addr).unwrap();
         event_loop.expect(&[token]);
@@ -103,14 +103,14 @@ fn a_blocking_listener_waits_for_a_client_whether_registered_or_not() {
             assert_eq!(peer, client.local_addr().unwrap());
         });
         if is_registered {
-            // The event may have come for that client, or else it comes for this one: it is one in any case.
+            // The registration has exactly one event, either because of that client or because of this one.
             let _client = net::TcpStream::connect(addr).unwrap();
             event_loop.expect(&[1]);
         }
     }
 }
 
-/// On some systems, a socket that was accepted inherits the mode of the listener.
+/// On some systems, an accepted socket inherits the mode of the listener.
 #[test]
 fn what_was_accepted_blocks_whatever_the_listener_does() {
     for is_nonblocking in [false, true] {
@@ -131,7 +131,7 @@ fn what_was_accepted_blocks_whatever_the_listener_does() {
     }
 }
 
-/// It may be accepted all the same, and be at its end; or the queue is empty again.
+/// On some systems `accept` still returns this client, whose stream has ended. On others the queue is empty again.
 #[test]
 fn a_client_that_left_before_hurts_nobody() {
     for is_reset in [false, true] {
@@ -192,13 +192,13 @@ fn it_belongs_to_one_poll() {
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
     first.expect(&[1]);
     second.expect_none();
-    // What it accepts belongs to none yet.
+    // An accepted stream does not belong to any poll yet.
     let (stream, _) = listener.accept().unwrap();
     second.register_to_write(&stream, 3);
     second.expect(&[3]);
 }
 
-/// A dropped listener has no event, even if a duplicate of it lives on.
+/// This also holds while a duplicate of the listener is open.
 #[test]
 fn a_dropped_listener_has_no_event() {
     for has_client in [false, true] {
@@ -228,7 +228,7 @@ fn a_listener_without_its_poll_still_accepts() {
     listener.accept().unwrap();
 }
 
-/// A server as small as can be: clients, requests and answers in one loop.
+/// A minimal server handles clients, requests and answers in one loop.
 #[test]
 fn a_loop_accepts_reads_and_writes() {
     const CLIENTS: usize = 50;

@@ -8,11 +8,12 @@
 mod common;
 
 use common::os::{count_open_handles, duplicate};
-use common::{DIRECTIONS, Loop, PATIENCE, alone, pair, readable_pair};
-use minimio::{Events, Interests, Poll, TcpStream};
+use common::{DIRECTIONS, Loop, PATIENCE, alone, pair, readable_pair, reset};
+use minimio::{Events, Interests, Poll, TcpListener, TcpStream};
 use std::cell::Cell;
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::{self, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 use std::{mem, thread};
@@ -35,6 +36,18 @@ const KEVENT: &str = if cfg!(target_os = "netbsd") {
     "__kevent50"
 } else {
     "kevent"
+};
+
+const SOCKET: &str = if cfg!(target_os = "netbsd") {
+    "__socket30"
+} else {
+    "socket"
+};
+
+const ACCEPT: &str = if cfg!(target_vendor = "apple") {
+    "accept"
+} else {
+    "accept4"
 };
 
 const CALLS: Calls = if HAS_EPOLL {
@@ -81,6 +94,12 @@ const EINVAL: c_int = 22;
 const ENFILE: c_int = 23;
 const EMFILE: c_int = 24;
 const ENOSPC: c_int = 28;
+
+const EPIPE: c_int = 32;
+const IS_LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
+const ENETUNREACH: c_int = if IS_LINUX { 101 } else { 51 };
+const ECONNABORTED: c_int = if IS_LINUX { 103 } else { 53 };
+const ECONNRESET: c_int = if IS_LINUX { 104 } else { 54 };
 
 /// When this thread calls that function for the `nth` time, it fails with that `errno`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -132,7 +151,7 @@ macro_rules! may_fail {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 may_fail! {
     epoll_create1(flags: c_int) -> c_int;
-    eventfd(initval: std::ffi::c_uint, flags: c_int) -> c_int;
+    eventfd(initval: c_uint, flags: c_int) -> c_int;
     epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut c_void) -> c_int;
     epoll_wait(epfd: c_int, events: *mut c_void, maxevents: c_int, timeout: c_int) -> c_int;
 }
@@ -143,9 +162,33 @@ may_fail! {
     fcntl(fd: c_int, cmd: c_int, arg: *mut c_void) -> c_int;
 }
 
+#[cfg(not(target_os = "netbsd"))]
 may_fail! {
+    socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
+}
+
+#[cfg(target_os = "netbsd")]
+may_fail! {
+    __socket30(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
+}
+
+#[cfg(not(target_vendor = "apple"))]
+may_fail! {
+    accept4(fd: c_int, addr: *mut c_void, len: *mut c_void, flags: c_int) -> c_int;
+}
+
+#[cfg(target_vendor = "apple")]
+may_fail! {
+    accept(fd: c_int, addr: *mut c_void, len: *mut c_void) -> c_int;
+}
+
+may_fail! {
+    connect(fd: c_int, addr: *const c_void, len: c_uint) -> c_int;
+    getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut c_void) -> c_int;
+    getpeername(fd: c_int, addr: *mut c_void, len: *mut c_void) -> c_int;
     kqueue() -> c_int;
     recv(fd: c_int, buf: *mut c_void, count: usize, flags: c_int) -> isize;
+    send(fd: c_int, buf: *const c_void, count: usize, flags: c_int) -> isize;
     write(fd: c_int, buf: *const c_void, count: usize) -> isize;
 }
 
@@ -217,11 +260,21 @@ fn with_nth_fault<T>(
     result
 }
 
+fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
 #[track_caller]
 fn assert_tells(error: &io::Error, call: &str, errno: c_int) {
     let cause = io::Error::from_raw_os_error(errno);
     assert_eq!(error.kind(), cause.kind());
-    let name = if call == KEVENT { "kevent" } else { call };
+    let name = match call {
+        KEVENT => "kevent",
+        SOCKET => "socket",
+        _ => call,
+    };
     assert!(error.to_string().starts_with(name), "{error}");
     assert!(error.to_string().ends_with(&cause.to_string()), "{error}");
 }
@@ -459,6 +512,91 @@ fn a_read_that_fails_loses_no_byte() {
     event_loop.register(&stream, 2);
     assert_eq!(event_loop.wait(), [2]);
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+}
+
+/// After a reset, `send` fails with `EPIPE` on a BSD, and the reason is in `SO_ERROR`.
+#[test]
+fn a_write_tells_the_reason() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (mut stream, peer) = pair();
+    event_loop.register(&stream, 1);
+    reset(peer);
+    assert_eq!(event_loop.wait(), [1]);
+    for expected in [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe] {
+        let error = with_fault("send", EPIPE, || stream.write(b"!")).unwrap_err();
+        assert_eq!(error.kind(), expected);
+    }
+}
+
+#[test]
+fn a_connection_that_cannot_be_started_leaves_nothing_behind() {
+    let _alone = alone();
+    let (_listener, addr) = listen();
+    let before = count_open_handles();
+    for (call, errno) in [
+        (SOCKET, EMFILE),
+        ("connect", ENETUNREACH),
+        ("connect", ENOMEM),
+    ] {
+        let error = with_fault(call, errno, || TcpStream::start_connect(addr)).unwrap_err();
+        assert_tells(&error, call, errno);
+        assert_eq!(count_open_handles(), before);
+    }
+}
+
+/// The kernel goes on connecting, so to call `connect` once more would be wrong.
+#[test]
+fn a_signal_does_not_stop_a_connection() {
+    let _alone = alone();
+    let (_listener, addr) = listen();
+    let connecting = with_fault("connect", EINTR, || TcpStream::start_connect(addr)).unwrap();
+    // Here only the signal has happened, and no attempt.
+    let nothing = connecting.finish().unwrap_err();
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_connection_that_cannot_be_finished_leaves_nothing_behind() {
+    let _alone = alone();
+    let (_listener, addr) = listen();
+    let before = count_open_handles();
+    for call in ["getsockopt", "getpeername"] {
+        let connecting = TcpStream::start_connect(addr).unwrap();
+        let error = with_fault(call, ENOMEM, || connecting.finish()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(ENOMEM), "{call}");
+        assert_eq!(count_open_handles(), before);
+    }
+}
+
+/// Some kernels report a client that has left as an error of `accept`.
+#[test]
+fn a_client_that_has_left_is_passed_over() {
+    let _alone = alone();
+    let (listener, addr) = listen();
+    for errno in [ECONNABORTED, ECONNRESET] {
+        let client = net::TcpStream::connect(addr).unwrap();
+        let (_stream, peer) = with_fault(ACCEPT, errno, || listener.accept()).unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+    }
+}
+
+#[test]
+fn a_client_that_cannot_be_accepted_stays_in_the_queue() {
+    let _alone = alone();
+    let mut event_loop = Loop::new();
+    let (listener, addr) = listen();
+    let client = net::TcpStream::connect(addr).unwrap();
+    let before = count_open_handles();
+    for errno in [EMFILE, ENFILE, ENOMEM] {
+        let error = with_fault(ACCEPT, errno, || listener.accept()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(errno));
+        assert_eq!(count_open_handles(), before);
+        event_loop.register_listener(&listener, 1);
+        assert_eq!(event_loop.wait(), [1]);
+    }
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer, client.local_addr().unwrap());
 }
 
 /// A stream that is dropped cannot tell anybody; what matters is that it is gone.

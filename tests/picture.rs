@@ -1,4 +1,4 @@
-//! The example's picture: that any program for SVG can read it, and that it shows what happened.
+//! Tests that any SVG viewer can read the example's picture, and that the picture shows what happened.
 
 mod common;
 
@@ -122,10 +122,10 @@ fn a_request_that_was_given_up_is_drawn_too() {
     let end = picture.places(lane, "kernel", "x2")[0];
     assert!((end - start) / picture.width_of_a_ms() > 59.0);
     assert_eq!(picture.texts(lane, "figure failed"), ["failed"]);
-    assert_eq!(picture.titles("no whole answer came within 60 ms"), 1);
+    assert_eq!(picture.titles("no complete answer came within 60 ms"), 1);
 }
 
-/// Before anybody is asked.
+/// The program checks the file before it sends any request.
 #[test]
 fn where_no_file_can_be_one_line_says_so() {
     let (listener, addr) = common::listen();
@@ -166,7 +166,7 @@ fn a_picture_that_is_there_stays_until_there_is_another() {
     assert!(!file.exists());
 }
 
-/// Only Linux has so cheap a full disk.
+/// Linux has `/dev/full`, which behaves like a full disk.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_told() {
@@ -191,7 +191,7 @@ fn drawn(name: &str, args: &[&str]) -> (Output, Picture) {
     let text = path.to_str().expect("a path that is text");
     let word = |&arg| if arg == FILE { text } else { arg };
     let args: Vec<&str> = args.iter().map(word).collect();
-    // What was there before is not what is wanted now, not even the end of it.
+    // The picture must replace the earlier file completely, even if that one is longer.
     fs::write(&path, "</svg>".repeat(10_000)).unwrap();
     let output = run(&args);
     let svg = fs::read_to_string(&path).unwrap();
@@ -219,7 +219,7 @@ impl Element {
 }
 
 impl Picture {
-    /// What holds of every picture. Returns how many waits there are.
+    /// Checks what every picture has in common. Returns the number of waits.
     fn check(&self, requests: usize) -> usize {
         self.stands_alone();
         self.is_inside();
@@ -296,7 +296,7 @@ impl Picture {
         waits.len()
     }
 
-    /// Returns how often it was registered.
+    /// Returns how often the request was registered.
     fn check_request(&self, lane: usize) -> usize {
         let registered = self.places(lane, "register", "x1");
         let events = self.places(lane, "event", "cx");
@@ -356,14 +356,14 @@ impl Picture {
         children.map(|child| child.text.as_str()).collect()
     }
 
-    /// How many titles have this in them.
+    /// How many titles contain `part`.
     fn titles(&self, part: &str) -> usize {
         let titles = self.0.iter().filter(|element| element.name == "title");
         titles.filter(|title| title.text.contains(part)).count()
     }
 }
 
-/// As much of XML as the picture has; anything else fails.
+/// Parses the part of XML that the picture uses, and fails on anything else.
 fn parse(xml: &str) -> Vec<Element> {
     let is_xml = |char: char| {
         char == '\n' || !(char.is_control() || matches!(char, '\u{fffe}' | '\u{ffff}'))

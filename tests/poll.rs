@@ -1,4 +1,4 @@
-//! `poll` waits: until there are events, or until the timeout, and not a moment less.
+//! `poll` waits until there are events or the timeout expires, and never returns earlier.
 
 mod common;
 
@@ -76,7 +76,7 @@ fn any_capacity_will_do() {
     event_loop.expect(&[1]);
 }
 
-/// Every one of many short waits lasts as long as was asked for. (How much longer is the machine's business.)
+/// Each of many short waits lasts at least as long as its timeout. (How much longer depends on the machine.)
 #[test]
 fn a_timeout_never_ends_early() {
     let mut event_loop = Loop::new();
@@ -119,7 +119,7 @@ fn a_timeout_of_zero_or_less_brings_what_is_there() {
     let (stream, _peer) = readable_pair();
     for ms in [0, -1, i32::MIN] {
         event_loop.register(&stream, 1);
-        // On a completion queue the event takes a moment to get there, even if the data is there already.
+        // In a completion queue, the event arrives a moment after `register`, even if the data was already there.
         let give_up = Instant::now() + common::PATIENCE;
         while event_loop
             .poll
@@ -158,7 +158,7 @@ fn no_timeout_waits_until_there_is_an_event() {
         let n = event_loop.poll.poll(&mut event_loop.events, None).unwrap();
         (n, event_loop)
     });
-    // Another loop's timeout is our clock: so long, at least, the first one has nothing to return for.
+    // The timeout of another loop serves as the clock. During this time, the first loop has no reason to return.
     assert_eq!(
         Poll::new()
             .unwrap()
@@ -172,7 +172,7 @@ fn no_timeout_waits_until_there_is_an_event() {
     assert_eq!((n, event_loop.events[0].id()), (1, 1));
 }
 
-/// On Windows a read that finds nothing takes what is in the queue, and has to leave it for `poll`.
+/// On Windows, a read that finds no data dequeues packets, and has to keep those of other streams for `poll`.
 #[test]
 fn a_read_of_one_stream_takes_no_event_of_another() {
     let mut event_loop = Loop::with_capacity(1);
@@ -199,8 +199,8 @@ fn a_read_of_one_stream_takes_no_event_of_another() {
     event_loop.expect_none();
 }
 
-/// A read was faster than its event, and a stream was dropped before its event. What the system still says about these
-/// does not keep another event from being returned.
+/// One stream is read before its event, and another one is dropped before its event. What the system still reports
+/// about these two must not hide the event of a third stream.
 #[test]
 fn a_ready_stream_is_not_hidden_by_others_that_have_no_event() {
     let mut event_loop = Loop::with_capacity(1);
@@ -218,7 +218,7 @@ fn a_ready_stream_is_not_hidden_by_others_that_have_no_event() {
         assert_eq!(n.unwrap(), 1);
         event_loop.events[0].id()
     };
-    // On some systems the event comes for what was read.
+    // Some systems return an event for the byte that was read, too.
     assert!(next() == 2 || next() == 2);
 }
 

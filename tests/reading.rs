@@ -1,4 +1,4 @@
-//! After the event, `read`: everything comes through, whole and in order, and the stream says how it ended.
+//! After its event, a stream is read: all data arrives in order, and then the stream tells how it ended.
 
 mod common;
 
@@ -11,14 +11,14 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{self, Shutdown};
 use std::thread;
 
-/// A byte that depends on its place, with a period that no buffer size has.
+/// Bytes whose period is a prime number, so that no buffer size is a multiple of it.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(byte_at).collect()
 }
 
-/// Reads as a fair server does: until `WouldBlock`, or until it has its share, then asks for the next event.
+/// Reads as a fair server does, until `WouldBlock` or until it has its share, and then registers for the next event.
 fn read_to_end_by_events(stream: &mut TcpStream, chunk: usize) -> Vec<u8> {
-    /// A little more than a page: where the stream lends the system a buffer of that size, some of it does not fit.
+    /// Slightly more than a page. On Windows a stream lends a buffer of one page, so a share exceeds it.
     const SHARE: usize = 4096 + 32;
     let mut event_loop = Loop::new();
     let (mut received, mut buffer) = (Vec::new(), vec![0; chunk]);
@@ -48,7 +48,7 @@ fn four_mebibytes_come_through_reads_of_any_size() {
         writer.join().unwrap().unwrap();
         assert!(
             received == pattern(LEN),
-            "{} bytes came, or others, by {chunk}",
+            "wrong data: {} bytes in reads of {chunk}",
             received.len()
         );
     }
@@ -64,7 +64,7 @@ fn one_read_for_each_event_is_enough() {
     loop {
         event_loop.register(&stream, 1);
         assert_eq!(event_loop.wait(), [1]);
-        // The stream blocks, but not now: the event says so.
+        // The stream is in blocking mode, but this read does not block, because the event has announced data.
         match stream.read(&mut buffer).unwrap() {
             0 => break,
             n => received.extend_from_slice(&buffer[..n]),
@@ -74,7 +74,7 @@ fn one_read_for_each_event_is_enough() {
     assert!(received == pattern(LEN));
 }
 
-/// The shortcut of the book: one event, then everything at once, waiting for what is still to come.
+/// The book's shortcut: after one event, a blocking read collects everything up to the end of the stream.
 #[test]
 fn a_blocking_stream_can_be_read_to_its_end_after_one_event() {
     let mut event_loop = Loop::new();
@@ -102,7 +102,7 @@ fn a_nonblocking_stream_says_would_block() {
         stream.read(&mut [0; 8]).unwrap_err().kind(),
         ErrorKind::WouldBlock
     );
-    // Also while it is registered, and after.
+    // The same holds while the stream is registered, and after its event.
     event_loop.register(&stream, 1);
     assert_eq!(
         stream.read(&mut [0; 8]).unwrap_err().kind(),
@@ -140,7 +140,8 @@ fn a_blocking_read_waits_for_data_whether_registered_or_not() {
         let (text, stream) = within_patience(|| reader.join()).unwrap().unwrap();
         assert_eq!(&text, b"abc");
         if is_registered {
-            // The event may have come for what the reader took, or else it comes for this: it is one in any case.
+            // The registration has exactly one event, either because of the bytes that were read or because of this
+            // one.
             peer.write_all(b"!").unwrap();
             event_loop.expect(&[1]);
         }
@@ -148,7 +149,7 @@ fn a_blocking_read_waits_for_data_whether_registered_or_not() {
     }
 }
 
-/// Registered or not: what counts is the mode at the time of the read.
+/// Each read uses the mode that the stream has at that time, whether registered or not.
 #[test]
 fn the_mode_may_change_at_any_time() {
     let mut event_loop = Loop::new();
@@ -213,13 +214,15 @@ fn a_reset_that_came_before_is_an_event_and_an_error() {
     event_loop.register(&stream, 1);
     event_loop.expect(&[1]);
     match stream.read(&mut [0; 8]) {
-        // Wine forgets it when nobody was receiving at that moment, and tells `std` too that this is the end.
+        // Wine loses a reset that arrives while no receive is in flight, and then reports the end of the stream, even
+        // to
+        // `std`.
         Ok(n) => assert!(cfg!(windows) && n == 0, "{n} bytes"),
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
 }
 
-/// On Windows, what a read looks for stands in a queue, perhaps behind much that is for `poll`.
+/// On Windows, the packet that a read needs may be in the port behind many packets that are for `poll`.
 #[test]
 fn a_read_finds_its_data_behind_many_events() {
     let event_loop = Loop::new();
@@ -324,7 +327,8 @@ fn a_stream_that_connects_is_like_one_that_was_accepted() {
     assert_eq!((one, other), (*b"a", *b"b"));
 }
 
-/// There is no more to come, and so nothing to wait for; whether the stream was asked to shut down, or a duplicate.
+/// No more data can arrive after reading was shut down, so there is nothing to wait for. The shutdown may come from the
+/// stream or from a duplicate.
 #[test]
 fn what_was_shut_down_has_ended() {
     for was_registered_before in [false, true] {
@@ -350,7 +354,7 @@ fn what_was_shut_down_has_ended() {
     }
 }
 
-/// A registration and a read that wait when reading is shut down.
+/// Reading is shut down while a registration waits, and then while a read waits.
 #[test]
 fn shutting_down_reading_ends_what_waits() {
     let mut event_loop = Loop::new();
@@ -375,7 +379,7 @@ fn shutting_down_reading_ends_what_waits() {
     event_loop.expect(&[2]);
 }
 
-/// From the buffer that a stream lends on Windows, and from the socket.
+/// The bytes come from the buffer that a registered stream lends on Windows, or from the socket.
 #[test]
 fn several_buffers_are_filled_and_written_in_order() {
     for is_registered in [false, true] {

@@ -38,7 +38,7 @@ fn one_registration_gives_one_event() {
     let (stream, mut peer) = readable_pair();
     event_loop.register(&stream, 1);
     event_loop.expect(&[1]);
-    // Neither what is unread, nor new data, nor the end of the stream, gives another one.
+    // Neither unread data, nor new data, nor the end of the stream gives another event.
     event_loop.expect_none();
     peer.write_all(b"more").unwrap();
     common::wait_for_data(&stream);
@@ -102,7 +102,7 @@ fn registering_again_asks_for_nothing_more() {
     peer.write_all(b"a").unwrap();
     event_loop.expect(&[3]);
     stream.read_exact(&mut byte).unwrap();
-    // Nobody has asked for this one yet, and nobody has taken it.
+    // This byte stays unread, and is no event, because the stream is not registered.
     peer.write_all(b"b").unwrap();
     event_loop.expect_none();
     event_loop.register(&stream, 4);
@@ -170,7 +170,7 @@ fn the_peers_shutdown_gives_an_event_after_its_data() {
     assert_eq!(stream.read(&mut text).unwrap(), 0);
 }
 
-/// An event is a hint to try, not a promise about bytes that somebody else has taken.
+/// An event is a hint to try, not a promise of bytes that another thread may have read.
 #[test]
 fn an_event_may_come_for_data_that_is_gone() {
     let mut event_loop = Loop::new();
@@ -186,7 +186,7 @@ fn an_event_may_come_for_data_that_is_gone() {
         (&stream).read(&mut [0; 8]).unwrap_err().kind(),
         ErrorKind::WouldBlock
     );
-    // And then it goes on as ever.
+    // The next registration works as usual.
     event_loop.register(&stream, 2);
     event_loop.expect_none();
     peer.write_all(b"!").unwrap();
@@ -197,7 +197,7 @@ fn an_event_may_come_for_data_that_is_gone() {
 fn registering_wakes_a_poll_that_is_waiting() {
     let mut event_loop = Loop::new();
     let registrator = event_loop.registrator.clone();
-    // When its event was taken, the thread is at its next wait, or just before it.
+    // Once the thread has received this event, it is in its next `poll`, or about to call it.
     let (first, _peer) = readable_pair();
     event_loop.register(&first, 1);
     let (sender, took_event) = std::sync::mpsc::channel();
@@ -253,7 +253,7 @@ fn a_stream_belongs_to_its_poll_even_when_that_is_gone() {
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
 }
 
-/// A stream that was refused does not belong to the poll that refused it. (Where the system itself failed, it may.)
+/// A stream does not belong to a poll that has refused it. (If the system's call has failed, it may.)
 #[test]
 fn a_stream_that_was_refused_may_go_to_another_poll() {
     let (stream, _peer) = readable_pair();

@@ -1,6 +1,6 @@
-//! The number of a dropped stream is soon given to another one, which must not inherit anything.
+//! The system soon reuses the number of a dropped stream. The new stream must not inherit any event.
 //!
-//! One test, for others beside it would take the number.
+//! This file has only one test, because others in the same process could take the number.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn a_reused_number_has_no_strangers_event() {
         let (stream, _peer) = stream_in(state, &mut event_loop);
         let old = number(&stream);
         drop(stream);
-        // The system gives a number again as soon as it is free, mostly to the next who asks.
+        // The system reuses a number as soon as it is free, mostly for the next descriptor.
         let mut others = Vec::new();
         let (mut stranger, mut peer) = loop {
             let (stranger, peer) = pair();
@@ -23,7 +23,7 @@ fn a_reused_number_has_no_strangers_event() {
                 break (stranger, peer);
             }
             others.push((stranger, peer));
-            assert!(others.len() < 200, "{old} is not given again");
+            assert!(others.len() < 200, "the number {old} is not reused");
         };
         peer.write_all(b"!").unwrap();
         common::wait_for_data(&stranger);

@@ -1,6 +1,7 @@
-//! Many clients at once, and most of them mean no good: the others get the right answers before, meanwhile and after.
+//! Most of many clients misuse the server at the same time. Honest ones get correct answers before, during and after
+//! that.
 //!
-//! `ABUSE_CLIENTS` says how many there are (1,000, if it does not).
+//! `ABUSE_CLIENTS` is the number of clients that wait (default: 1,000).
 
 mod common;
 
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Asks again and again, until it is over; how often it was answered.
+/// Sends one request after the other until `is_over`. Returns the number of answers.
 fn honest_client(server: &Server, is_over: &AtomicBool) -> usize {
     let mut answers = 0;
     while !is_over.load(SeqCst) {
@@ -26,7 +27,7 @@ fn honest_client(server: &Server, is_over: &AtomicBool) -> usize {
     answers
 }
 
-/// Heads that come byte by byte, all at the same time.
+/// Many clients send their heads byte by byte, at the same time.
 fn slow_heads(server: &Server) {
     let mut streams: Vec<_> = (0..50).map(|_| server.connect()).collect();
     for byte in get(10, "slow").bytes() {
@@ -47,7 +48,8 @@ fn garbage(server: &Server) {
     }
 }
 
-/// Clients that say nothing, or half of it, and leave; in whichever way.
+/// Clients send nothing or half a request. Then they close the connection, except the last one, which ends its
+/// direction.
 fn half_open(server: &Server, count: usize) {
     for start in ["", "GET", "GET /5/x HTTP/1.1\r\n"] {
         let mut streams: Vec<_> = (0..count).map(|_| server.connect()).collect();
@@ -59,7 +61,7 @@ fn half_open(server: &Server, count: usize) {
     }
 }
 
-/// Nothing has come, and the connection is there.
+/// Whether the connection is open and has no data.
 fn is_waiting(stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let nothing = stream.peek(&mut [0]).map_err(|error| error.kind());
@@ -67,7 +69,7 @@ fn is_waiting(stream: &TcpStream) -> bool {
     nothing == Err(ErrorKind::WouldBlock)
 }
 
-/// Where the system tells, how many descriptors the server has open.
+/// How many descriptors the server has open, if the system can tell.
 fn open_descriptors(server: &Server) -> Option<usize> {
     let fds = fs::read_dir(format!("/proc/{}/fd", server.child.id())).ok()?;
     Some(fds.count())
@@ -98,20 +100,21 @@ fn whoever_is_honest_is_served_all_the_time() {
             for job in jobs {
                 job.join().unwrap();
             }
-            // All of them wait, and who comes now is served.
+            // All of them wait, and the server answers a new client.
             assert!(
                 server
-                    .answer_to(get(1, "meanwhile").as_bytes())
-                    .is(200, "meanwhile")
+                    .answer_to(get(1, "during").as_bytes())
+                    .is(200, "during")
             );
             assert!(waiting.iter().all(is_waiting));
-            // All of them reset the connection; some send more before.
+            // All of them reset their connections. Some send more bytes first.
             for stream in waiting.iter_mut().step_by(3) {
                 stream.write_all(&[b'x'; 1000]).unwrap();
             }
             waiting.iter().for_each(common::os::reset_when_closed);
             drop(waiting);
-            // Others close it, which looks as if they only sent no more: they are kept until their answer is due.
+            // Others close their connections. The server cannot tell that from the end of one direction, so it keeps
+            // them until their answers are due.
             drop(server.ask_often(count / 10, 500));
         });
         let result = abuse.join();
@@ -121,7 +124,7 @@ fn whoever_is_honest_is_served_all_the_time() {
         answers
     });
     assert!(answers > 0);
-    println!("{count} clients waited, and {answers} honest ones were answered meanwhile");
+    println!("{count} clients waited, and honest ones got {answers} answers in the meantime");
 
     assert!(
         server
@@ -130,7 +133,10 @@ fn whoever_is_honest_is_served_all_the_time() {
     );
     let give_up = Instant::now() + PATIENCE;
     while open_descriptors(&server) > before {
-        assert!(Instant::now() < give_up, "of somebody something is left");
+        assert!(
+            Instant::now() < give_up,
+            "the server still has descriptors of clients"
+        );
         thread::yield_now();
     }
 }

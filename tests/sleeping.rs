@@ -1,6 +1,6 @@
-//! A thread that waits sleeps: a wait that looks at the clock again and again keeps every promise but this one.
+//! A waiting thread sleeps. A wait that checks the clock in a loop would pass all other tests.
 //!
-//! One test, because it measures what the whole process does.
+//! This file has only one test, because it measures the processor time of the whole process.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn be_busy(time: Duration) {
     }
 }
 
-/// One of several tries is enough, because work too is cheap while a busy machine lets this process do none.
+/// One success in several tries is enough, because on a busy machine even `be_busy` may get little processor time.
 #[test]
 fn a_wait_costs_no_work() {
     let costs_little = |cost_of_wait: fn() -> u64| {
@@ -60,7 +60,7 @@ fn wait_for_an_event() {
     });
 }
 
-/// Reads that block on registered streams, while no thread polls: on Windows each of them waits for a packet.
+/// Measures reads that block on registered streams while no thread polls. On Windows each of them waits for a packet.
 fn cost_of_many_reads() -> u64 {
     let event_loop = Loop::new();
     let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
@@ -69,7 +69,7 @@ fn cost_of_many_reads() -> u64 {
             event_loop.register(stream, 1);
             threads.spawn(move || assert_eq!((&*stream).read(&mut [0; 8]).unwrap(), 1));
         }
-        wait_for_the_timeout(); // until they all wait
+        wait_for_the_timeout(); // gives all threads time to block
         let cost = cost(wait_for_the_timeout);
         for (_, peer) in &pairs {
             (&*peer).write_all(b"!").unwrap();

@@ -1,4 +1,4 @@
-//! Any number of threads may register, while another one polls.
+//! Any number of threads may register while another one polls.
 
 mod common;
 
@@ -16,8 +16,8 @@ use std::thread;
 use std::time::Instant;
 use std::{hint, net};
 
-/// Eight threads register a thousand streams, in both directions, again and again, while one polls: each registration gives
-/// one event.
+/// Eight threads register a thousand streams repeatedly in both directions while one polls. Each registration gives one
+/// event.
 #[test]
 fn eight_threads_register_a_thousand_streams() {
     const THREADS: usize = 8;
@@ -74,7 +74,8 @@ fn eight_threads_register_a_thousand_streams() {
     within_patience(|| poller.join()).unwrap();
 }
 
-/// The first registration is special, and here three threads make it at once, and more right after it.
+/// The first registration of a stream is special. Here three threads make it at once, and register again right after
+/// it.
 #[test]
 fn many_threads_register_one_stream() {
     const THREADS: usize = 3;
@@ -98,13 +99,14 @@ fn many_threads_register_one_stream() {
         let tokens = event_loop.wait();
         assert!(
             tokens.len() == 1 && tokens[0] < THREADS,
-            "one event was due, and {tokens:?} came"
+            "expected one event, got {tokens:?}"
         );
         event_loop.expect_none();
     }
 }
 
-/// Returns when so many threads are there: closer together than from a barrier, which wakes one after the other.
+/// Waits until all threads have called it. They return closer together than from a `Barrier`, which wakes one after the
+/// other.
 fn meet(are_there: &AtomicUsize, threads: usize) {
     are_there.fetch_add(1, SeqCst);
     while are_there.load(SeqCst) < threads {
@@ -112,7 +114,7 @@ fn meet(are_there: &AtomicUsize, threads: usize) {
     }
 }
 
-/// None has been registered before, and each gives its event.
+/// Neither direction was registered before, and each gives its event.
 #[test]
 fn both_directions_are_registered_for_the_first_time_at_the_same_moment() {
     for _ in 0..500 {
@@ -135,7 +137,7 @@ fn both_directions_are_registered_for_the_first_time_at_the_same_moment() {
     }
 }
 
-/// Of two loops that want the same stream at once, one gets it, for both directions.
+/// If several loops register the same stream at once, it belongs to one of them, for both directions.
 #[test]
 fn many_loops_want_one_stream() {
     const LOOPS: usize = 4;
@@ -173,7 +175,7 @@ fn many_loops_want_one_stream() {
     }
 }
 
-/// One thread polls and hands tokens on, others read and register again: no byte is lost, and none comes twice.
+/// One thread polls and passes the tokens to another one, which reads and registers again. No byte is lost or repeated.
 #[test]
 fn readers_in_other_threads_lose_nothing() {
     const STREAMS: usize = 16;
@@ -238,7 +240,7 @@ fn readers_in_other_threads_lose_nothing() {
     );
 }
 
-/// The same for writers: one thread polls and hands tokens on, another one writes and registers again.
+/// The same for writers: one thread polls and passes the tokens to another one, which writes and registers again.
 #[test]
 fn writers_in_other_threads_lose_nothing() {
     const STREAMS: usize = 16;
@@ -267,7 +269,7 @@ fn writers_in_other_threads_lose_nothing() {
         let (mut stream, sent) = (&near[token], &mut sent[token]);
         *sent += stream
             .write(bytes_at(*sent, MAX_BYTES.min(LEN - *sent)))
-            .expect("that there is room, because no other thread writes");
+            .expect("room, because no other thread writes");
         if *sent < LEN {
             let writable = Interests::WRITABLE;
             registrator.register(stream, token, writable).unwrap();
@@ -280,7 +282,7 @@ fn writers_in_other_threads_lose_nothing() {
     within_patience(|| poller.join()).unwrap();
 }
 
-/// One thread waits in `write`, until the peer reads, and another registers in both directions.
+/// One thread blocks in `write` until the peer reads, and another one registers in both directions.
 #[test]
 fn a_registration_beside_a_write_gives_an_event() {
     const LEN: usize = 16 << 20;
@@ -306,7 +308,8 @@ fn a_registration_beside_a_write_gives_an_event() {
     event_loop.expect(&[1, 2]);
 }
 
-/// Windows cancels what a thread has begun when the thread ends, unless a port is there for it.
+/// When a thread exits, Windows cancels the operations that it has started, unless the socket is associated with a
+/// port.
 #[test]
 fn a_registration_for_writing_outlives_its_thread() {
     for _ in 0..20 {
@@ -345,8 +348,8 @@ fn a_registration_outlives_its_thread() {
     }
 }
 
-/// One thread waits in `read`, or is just about to; others register the same stream, and one polls. However they meet,
-/// the bytes keep their order.
+/// One thread reads while another one registers the same stream and a third one polls. However their calls overlap, the
+/// bytes keep their order.
 #[test]
 fn whoever_registers_while_another_reads_does_not_mix_the_bytes() {
     const LEN: usize = 256 << 10;
@@ -387,7 +390,7 @@ fn whoever_registers_while_another_reads_does_not_mix_the_bytes() {
                         for byte in &buffer[..n] {
                             if *byte != byte_at(received) {
                                 is_done.store(true, SeqCst);
-                                panic!("byte {received} is another");
+                                panic!("byte {received} is wrong");
                             }
                             received += 1;
                         }
@@ -401,8 +404,8 @@ fn whoever_registers_while_another_reads_does_not_mix_the_bytes() {
     }
 }
 
-/// One thread waits in `read`, or is just about to, and another registers. What comes is the reader's; but there is an
-/// event, be it for that or for what comes after it.
+/// One thread is in `read` or about to call it, and another one registers. The reader gets the first byte. The
+/// registration has an event nevertheless, for the first byte or for the second.
 #[test]
 fn a_registration_beside_a_read_gives_an_event() {
     for _ in 0..20 {
@@ -426,7 +429,8 @@ fn a_registration_beside_a_read_gives_an_event() {
     }
 }
 
-/// One thread waits in `poll` for one stream, another in `read` for another one. On Windows both wait for packets.
+/// One thread waits in `poll` for one stream, and another thread in `read` for another stream. On Windows both wait for
+/// packets of the same port.
 #[test]
 fn a_poll_and_a_read_wait_for_each_other() {
     let mut event_loop = Loop::new();
@@ -469,15 +473,15 @@ fn a_poll_and_a_read_wait_for_each_other() {
             is_answered && (answer == "read" || (&polled).read(&mut [0]).unwrap() == 1)
         };
         let unanswered = (0..50).find(|round| !is_answered(*round));
-        // Both threads end before the test fails.
+        // Let both threads end before the test fails.
         registrator.close_loop().unwrap();
         read_peer.shutdown(net::Shutdown::Write).unwrap();
         assert_eq!(unanswered, None);
     });
 }
 
-/// Two threads read by turns, so that one of them is always in a read. On Windows the registration has to wait for such a
-/// read, but not for ever.
+/// Two threads read by turns, so that one of them is always in `read`. On Windows the registration has to wait for such
+/// a read, but must not wait forever.
 #[test]
 fn a_registration_beside_two_readers_gives_an_event() {
     let mut event_loop = Loop::new();
@@ -512,7 +516,7 @@ fn a_registration_beside_two_readers_gives_an_event() {
     });
 }
 
-/// Two threads that register it at the same moment, so close together that one of them finds the other halfway.
+/// Two threads register a stream so close together that their calls overlap.
 #[test]
 fn two_threads_register_one_stream_at_the_same_moment() {
     let mut event_loop = Loop::new();
@@ -537,8 +541,8 @@ fn two_threads_register_one_stream_at_the_same_moment() {
     event_loop.expect_none();
 }
 
-/// A read that finds nothing looks where `poll` looks, on Windows. A thread that sleeps there shall miss nothing by it,
-/// neither an event nor that the loop is closed.
+/// On Windows, a read that finds no data dequeues from the same port as `poll`. A thread that sleeps in `poll` must
+/// still see every event, and must see that the loop is closed.
 #[test]
 fn reads_that_find_nothing_keep_nothing_from_a_poll_that_sleeps() {
     (0..50).for_each(|_| reads_beside_a_poll());
@@ -578,8 +582,8 @@ fn reads_beside_a_poll() {
         let ended = tokens.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Disconnected);
         is_done.store(true, SeqCst);
         reader.join().unwrap();
-        peer.write_all(b"!").unwrap(); // lest it sleep for ever
-        assert!(came, "an event was kept from it");
-        assert!(ended, "it was not told that the loop is closed");
+        peer.write_all(b"!").unwrap(); // wakes a `poll` that has missed the closing, so that its thread ends
+        assert!(came, "`poll` has missed an event");
+        assert!(ended, "`poll` has missed that the loop is closed");
     });
 }

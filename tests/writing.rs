@@ -1,4 +1,4 @@
-//! `register` for writing: one event when a write will not block, whatever is registered for reading.
+//! A registration for writing gives one event when a write will not block. It is independent of one for reading.
 
 mod common;
 
@@ -9,19 +9,19 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{self, Shutdown};
 use std::thread;
 
-/// A stream that is registered for writing, and has no room. Returns how many bytes its peer has to read.
+/// Returns a stream that is registered for writing and has no room, its peer, and how many bytes the peer has to read.
 fn full_pair(event_loop: &mut Loop, token: Token) -> (TcpStream, net::TcpStream, usize) {
     let (stream, peer) = pair();
     let written = fill(&stream) + fill_by_events(event_loop, &stream, token);
     (stream, peer, written)
 }
 
-/// The system may still be moving bytes to the peer's side, and so make room. But where there is an event, there is room.
+/// The system may still move bytes to the peer's side, which makes room. An event must mean that there is room.
 fn fill_by_events(event_loop: &mut Loop, stream: &TcpStream, token: Token) -> usize {
     let mut written = 0;
     while event_loop.is_writable(stream, token) {
         let more = fill(stream);
-        assert_ne!(more, 0, "an event, and no room");
+        assert_ne!(more, 0, "there is an event, but no room");
         written += more;
     }
     written
@@ -56,7 +56,7 @@ fn room_that_comes_later_gives_an_event() {
     assert_eq!(stream.write(b"!").unwrap(), 1);
 }
 
-/// What the peer sends makes no room.
+/// Data from the peer makes no room.
 #[test]
 fn a_full_stream_has_no_event_before_there_is_room() {
     let mut event_loop = Loop::new();
@@ -74,7 +74,7 @@ fn one_registration_gives_one_event() {
     let (mut stream, peer) = pair();
     event_loop.register_to_write(&stream, 1);
     event_loop.expect(&[1]);
-    // Neither the room that is there, nor more of it, gives another one.
+    // Neither the existing room nor new room gives another event.
     event_loop.expect_none();
     stream.write_all(b"hello").unwrap();
     read_all(&peer, 5);
@@ -143,7 +143,8 @@ fn an_event_tells_its_direction() {
     }
 }
 
-/// Linux reports such an error to whatever waits, and says nothing of room.
+/// For an entry in the socket's error queue, Linux reports `EPOLLERR`. It does not report `EPOLLOUT`, because there is
+/// no room.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_error_without_room_is_an_event_for_writing() {
@@ -158,7 +159,7 @@ fn an_error_without_room_is_an_event_for_writing() {
     }
 }
 
-/// In either order, and although the other one has its event first.
+/// This holds whichever direction is registered first, and whichever has its event first.
 #[test]
 fn the_directions_do_not_know_each_other() {
     for write_first in [false, true] {
@@ -224,7 +225,7 @@ fn one_direction_does_not_replace_the_token_of_the_other() {
     event_loop.expect(&[11, 21]);
 }
 
-/// It sends no more, but it still reads.
+/// The peer sends no more, but still reads.
 #[test]
 fn a_half_closed_peer_leaves_writing_possible() {
     let mut event_loop = Loop::new();
@@ -261,7 +262,7 @@ fn after_our_own_shutdown_a_write_fails_at_once() {
     }
 }
 
-/// Whether it was waited for or not; and then a read says so, too.
+/// The stream is registered for writing before the reset or after it.
 #[test]
 fn a_reset_is_an_event_and_an_error() {
     for is_registered_before in [false, true] {
@@ -273,7 +274,7 @@ fn a_reset_is_an_event_and_an_error() {
             }
             false => pair(),
         };
-        // Waits until the reset has arrived, without collecting the error.
+        // This registration waits until the reset has arrived, without collecting the error.
         event_loop.register(&stream, 2);
         reset(peer);
         if is_registered_before {
@@ -290,7 +291,7 @@ fn a_reset_is_an_event_and_an_error() {
     }
 }
 
-/// An event is a hint to try, and no promise about room that another thread has filled.
+/// An event is a hint to try, not a promise of room that another thread may have filled.
 #[test]
 fn an_event_may_come_for_room_that_is_gone() {
     let mut event_loop = Loop::new();
@@ -301,7 +302,7 @@ fn an_event_may_come_for_room_that_is_gone() {
     if full.is_err() {
         assert_eq!(full, Err(ErrorKind::WouldBlock));
     }
-    // One event, be it for the room that was there or for what comes now. And then it goes on as ever.
+    // There is one event, for the earlier room or for the new room. The next registration works as usual.
     read_all(&peer, written);
     event_loop.expect(&[1]);
     event_loop.register_to_write(&stream, 2);
@@ -330,7 +331,7 @@ fn a_stream_belongs_to_one_poll_in_both_directions() {
 fn registering_wakes_a_poll_that_is_waiting() {
     let mut event_loop = Loop::new();
     let registrator = event_loop.registrator.clone();
-    // When its event was taken, the thread is at its next wait, or just before it.
+    // Once the thread has received this event, it is in its next `poll`, or about to call it.
     let (first, _peer) = pair();
     event_loop.register_to_write(&first, 1);
     let (sender, took_event) = std::sync::mpsc::channel();
@@ -347,7 +348,7 @@ fn registering_wakes_a_poll_that_is_waiting() {
     within_patience(|| poller.join()).unwrap();
 }
 
-/// Readers and writers that are always ready, and room for a few events: each of them has its turn, again and again.
+/// Readers and writers are always ready, and there is room for few events. Each of them has its turn, again and again.
 #[test]
 fn neither_direction_starves_the_other() {
     for capacity in [1, 2, 7] {
@@ -379,7 +380,7 @@ fn neither_direction_starves_the_other() {
     }
 }
 
-/// A stream that is gone has no event, in no direction.
+/// A dropped stream has no event in either direction.
 #[test]
 fn a_dropped_stream_has_no_event_even_if_a_duplicate_lives_on() {
     for is_full in [false, true] {
@@ -408,7 +409,7 @@ fn a_dropped_stream_has_no_event_even_if_a_duplicate_lives_on() {
     }
 }
 
-/// What `write` has accepted arrives, whatever is dropped.
+/// What `write` has accepted arrives, whichever is dropped first.
 #[test]
 fn what_was_written_before_the_drop_arrives() {
     for is_loop_dropped_first in [false, true] {
@@ -438,7 +439,7 @@ fn a_stream_without_its_poll_still_writes() {
     assert_eq!(&text, b"ping");
 }
 
-/// Each side writes what it can, reads what there is, and waits for both; no byte is lost.
+/// Each side writes as much as there is room for, reads what there is, and waits for both. No byte is lost.
 #[test]
 fn two_sides_send_to_each_other_as_much_as_they_can() {
     const LEN: usize = 4 << 20;
@@ -479,7 +480,7 @@ fn two_sides_send_to_each_other_as_much_as_they_can() {
     }
 }
 
-/// The usual way to send much: write, and wait only when there is no room.
+/// This is the usual way to send much data: write, and wait only when there is no room.
 #[test]
 fn four_mebibytes_go_out_in_parts() {
     const LEN: usize = 4 << 20;

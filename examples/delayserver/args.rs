@@ -11,32 +11,33 @@ thread.
 
 Usage:
   delayserver [--svg FILE]
-      start a server, send it ten requests, draw who waited when
+      start a server, send it ten requests, and draw when each of them waited
   delayserver serve [--addr ADDR] [--size BYTES]
       only the server (default: 127.0.0.1:0, a free port)
   delayserver get [--svg FILE] [--timeout MS] ADDR DELAY TEXT [...]
       only the client: ask ADDR for TEXT after DELAY milliseconds
   delayserver --help
 
-The server prints its address on its first line and serves until its standard
-input ends, or Ctrl-C. To leave it in the background, give it an input that does
-not end: `tail -f /dev/null | delayserver serve &`.
+The server prints its address on its first line. It serves until its standard
+input ends or Ctrl-C is pressed. To run it in the background, give it an input
+that does not end: `tail -f /dev/null | delayserver serve &`.
 It answers `GET /DELAY/TEXT HTTP/1.1` with TEXT after DELAY (0 to 60000)
 milliseconds; try a browser, or `curl http://ADDR/1000/hello`. A client may
-close its own direction of the connection when it has asked: it is answered all
-the same. One that has closed both looks like that, so it too is kept until its
-answer is due. One that resets the connection is forgotten at once.
+close its own direction of the connection after the request, and still gets the
+answer. The server cannot tell such a client from one that has closed both
+directions, so it keeps both until their answers are due. It drops a client that
+resets the connection at once.
 With --size, an answer has at least BYTES bytes: dots follow the text. A client
-that takes its answer slowly does not keep the others waiting.
+that reads its answer slowly does not keep the others waiting.
 
-The client works with any server that answers such requests, with 64 KiB at
-most. ADDR may have a name: `localhost:8000`. The client takes any number of
-DELAY TEXT pairs, waits for all of them at once, and ends with 1 if one of them
-was not answered. It gives up a request that has no connection after MS
-milliseconds (default: 10000), or no whole answer after DELAY and MS.
-Set NO_COLOR to get a plain timeline in a terminal too.
-With --svg it writes the timeline to FILE as well, as a picture for any browser,
-with more in it: what each thread did, and every wait of the reactor.
+The client works with any server that answers such requests with at most 64 KiB.
+ADDR may contain a name: `localhost:8000`. The client takes any number of DELAY
+TEXT pairs, waits for all answers at once, and exits with status 1 if a request
+got no answer. It gives up a request that has no connection after MS
+milliseconds (default: 10000), or no complete answer after DELAY + MS.
+Set NO_COLOR to get a timeline without colours in a terminal.
+With --svg it also writes the timeline to FILE, as a picture for any browser
+that shows more: what each thread did, and every wait of the reactor.
 ";
 
 /// The default of `--timeout`.
@@ -113,7 +114,7 @@ fn parse_size(size: &str) -> Result<usize, String> {
     number.map_err(|_| format!("not a number of bytes: `{size}`"))
 }
 
-/// Returns the values of these options, which come first, in any order; and the arguments after them.
+/// Returns the values of the options, which come first and in any order, and the arguments that follow them.
 fn options<'s, 'a, const N: usize>(
     args: &'s [&'a str],
     names: [&str; N],

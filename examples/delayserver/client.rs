@@ -1,5 +1,5 @@
-//! The book's story, from the client's side: the reactor waits for events in a thread of its own and sends their tokens
-//! through a channel; the main thread registers requests, and handles the tokens in the order in which they come.
+//! The client, built as in the book: the reactor waits for events on its own thread and sends their tokens through a
+//! channel; the main thread registers requests, and handles the tokens in the order in which they arrive.
 //!
 //! `wait_log`, `registered_at`, `read_at` and `ended_at` only record times, for the timeline at the end.
 
@@ -32,7 +32,7 @@ impl Reactor {
             let mut events = Events::with_capacity(1024);
             loop {
                 if is_verbose {
-                    // Not `println!`, which panics when nobody reads our output any more (`| head`).
+                    // Not `println!`, which panics when the reader of our output has closed its pipe (`| head`).
                     let _ = writeln!(io::stdout(), "Waiting! {:?}", poll);
                 }
                 wait_log.wait_begins();
@@ -45,7 +45,7 @@ impl Reactor {
                 for event in &events {
                     let event_token = event.id();
                     if evt_sender.send(event_token).is_err() {
-                        break; // nobody listens any more, and the loop will be closed soon
+                        break; // the receiver was dropped, and the loop will be closed soon
                     }
                 }
             }
@@ -65,7 +65,7 @@ impl Reactor {
     /// Closes the loop, and returns the log of its waits.
     pub fn stop(self) -> io::Result<Vec<Wait>> {
         match self.registrator.close_loop() {
-            // Closed already: then the thread's result says more.
+            // If the loop is already closed, the thread's result says why.
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
             _ => self
                 .handle
@@ -83,9 +83,9 @@ pub struct Query {
     pub text: String,
 }
 
-/// Connects for all requests at once, sends them, and waits for all answers at once. An error of one request is the outcome
-/// of that request, and the others go on; `Err` is for what ends them all. A connection may take `timeout`, and so may an
-/// answer, beyond its delay.
+/// Connects for all requests at once, sends them, and waits for all answers at once. If a request fails, its error is
+/// its outcome, and the others continue. `Err` means that all of them have failed. A connection may take as long as
+/// `timeout`, and an answer as long as its delay plus `timeout`.
 pub fn fetch(
     addr: &str,
     queries: Arc<[Query]>,
@@ -113,7 +113,7 @@ pub fn fetch(
     let waits = reactor
         .stop()
         .map_err(|error| format!("the reactor failed: {error}"))?;
-    // With a wrong address every request fails in the same way: say it once.
+    // With a wrong address, all requests fail for the same reason. Report it once.
     let was_sent = |outcome: &Outcome| !outcome.registered_at.is_empty();
     match outcomes.first().map(|first| &first.answer) {
         Some(Err(why)) if !outcomes.iter().any(was_sent) => Err(format!("{addr}: {why}")),
@@ -125,8 +125,8 @@ pub fn fetch(
 struct Client {
     addr: String,
     queries: Arc<[Query]>,
-    /// Locked while a request is registered and its stage changes. So the event finds the stage that it is about, even if
-    /// it comes before `register` has returned.
+    /// Locked while a request is registered and its stage changes. So the stage matches the event, even if the event
+    /// comes before `register` has returned.
     requests: Mutex<Vec<Request>>,
     timeout: Duration,
     registrator: Registrator,
@@ -144,9 +144,9 @@ struct Request {
 enum Stage {
     /// The addresses of the server are not known yet.
     Resolving,
-    /// To the first of these addresses. The others are left to try.
+    /// A connection to the first of these addresses. The others are tried if it fails.
     Connecting(Connecting, Addrs),
-    /// So much of the request is left to send.
+    /// These bytes of the request are still to be sent.
     Asking(TcpStream, Vec<u8>),
     Waiting(TcpStream),
     /// The outcome is known, and the connection is closed.
@@ -178,8 +178,8 @@ impl Request {
 }
 
 impl Client {
-    /// A name is resolved in a thread of its own, because that may take seconds. The same thread then starts and registers
-    /// the connections: a registrator works from any thread.
+    /// A name is resolved on its own thread, because that may take seconds. The same thread then starts and registers
+    /// the connections: a registrator works on any thread.
     fn start(self: &Arc<Self>, evt_sender: Sender<Token>) -> io::Result<()> {
         if let Ok(addr) = self.addr.parse() {
             self.connect_all(&Ok(vec![addr]), &evt_sender);
@@ -194,12 +194,12 @@ impl Client {
         for token in 0..self.queries.len() {
             let request = &mut self.requests()[token];
             match addrs {
-                _ if request.has_ended() => (), // its time is up
+                _ if request.has_ended() => (), // its deadline has passed
                 Ok(addrs) => self.connect(token, request, addrs.clone().into_iter()),
                 Err(why) => self.end(request, Err(why.clone())),
             }
             if request.has_ended() {
-                let _ = evt_sender.send(token); // it will have no event that could tell the main thread
+                let _ = evt_sender.send(token); // because no event will tell the main thread
             }
         }
     }
@@ -281,7 +281,7 @@ impl Client {
                 let unsent = http::request(&self.addr, *delay_ms, text);
                 self.ask(token, request, stream, unsent);
             }
-            // The event was of an attempt that we have given up.
+            // The event belongs to an earlier attempt, which has timed out.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.connect(token, request, addrs)
             }
@@ -289,7 +289,7 @@ impl Client {
         }
     }
 
-    /// Sends as much of the request as there is room for. When it is sent, waits for the answer.
+    /// Sends as much of the request as there is room for. When everything is sent, waits for the answer.
     fn ask(&self, token: Token, request: &mut Request, stream: TcpStream, mut unsent: Vec<u8>) {
         while !unsent.is_empty() {
             match (&stream).write(&unsent) {
@@ -309,7 +309,7 @@ impl Client {
     }
 
     fn wait(&self, token: Token, request: &mut Request, stream: TcpStream) {
-        // Before the call, because the event may come before it returns.
+        // Recorded before the call, because the event may come before the call returns.
         request.outcome.registered_at.push(self.started.elapsed());
         match self
             .registrator
@@ -362,7 +362,10 @@ impl Client {
                 }
                 Stage::Asking(..) | Stage::Waiting(_) => {
                     let ms = u128::from(self.queries[token].delay_ms) + timeout;
-                    self.end(request, Err(format!("no whole answer came within {ms} ms")));
+                    self.end(
+                        request,
+                        Err(format!("no complete answer came within {ms} ms")),
+                    );
                 }
             }
         }
@@ -385,7 +388,7 @@ impl Client {
     }
 }
 
-/// Reads what has come so far. Returns `None` if the answer is not whole yet.
+/// Reads what has arrived so far. Returns `None` if the answer is not complete yet.
 fn read(stream: &TcpStream, received: &mut Vec<u8>) -> Option<Result<String, String>> {
     let room = MAX_ANSWER + 1 - received.len();
     let result = match stream.take(room as u64).read_to_end(received) {
@@ -396,7 +399,7 @@ fn read(stream: &TcpStream, received: &mut Vec<u8>) -> Option<Result<String, Str
         (Ok(Some(response)), _) => Some(text(response)),
         (Err(why), _) => Some(Err(why.into())),
         (Ok(None), Ok(_)) => Some(Err(
-            "the connection was closed before the answer was whole".into()
+            "the connection was closed before the answer was complete".into(),
         )),
         (Ok(None), Err(error)) if error.kind() == ErrorKind::WouldBlock => None,
         (Ok(None), Err(error)) => Some(Err(error.to_string())),

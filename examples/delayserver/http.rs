@@ -1,9 +1,9 @@
-//! As much HTTP/1.1 as this example speaks: bytes in, bytes out, no sockets.
+//! The part of HTTP/1.1 that this example needs. It parses and produces bytes, and uses no sockets.
 
 use std::str::from_utf8;
 use std::time::Duration;
 
-/// A request's line and header fields may not be longer than this together.
+/// The maximum length of a request's line and header fields together.
 pub const MAX_HEAD: usize = 8 * 1024;
 pub const MAX_DELAY_MS: u32 = 60_000;
 
@@ -14,15 +14,15 @@ pub struct Request {
     pub text: Vec<u8>,
 }
 
-/// A status and one line that says why.
+/// A status, and one line with the reason.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub status: &'static str,
     pub reason: String,
 }
 
-/// The delay and the response for what was received so far. `None`: more has to come. If the text is shorter than `size`,
-/// dots follow it in the response.
+/// Returns the delay and the response for what was received so far, or `None` if the request is not complete yet. If
+/// the text is shorter than `size`, dots follow it in the response.
 pub fn reply(received: &[u8], size: usize) -> Option<(Duration, Response)> {
     match parse(received) {
         Ok(None) => None,
@@ -38,15 +38,15 @@ pub fn reply(received: &[u8], size: usize) -> Option<(Duration, Response)> {
     }
 }
 
-/// `Ok(None)`: so far so good, but more has to come. A request that cannot become good is refused as soon as that is
-/// known, because its sender may wait for an answer before it sends the rest; and by its first fault, so that the answer
-/// does not depend on the pieces in which the bytes come.
+/// Returns `Ok(None)` if the request is valid so far, but not complete. A request that cannot become valid is refused
+/// as soon as that is known, because its sender may wait for an answer before it sends the rest. The reason is always
+/// the first fault, so that the answer does not depend on the pieces in which the bytes arrive.
 pub fn parse(received: &[u8]) -> Result<Option<Request>, Refusal> {
     let received = without_empty_line(received);
     let received = &received[..received.len().min(MAX_HEAD + 1)];
     let end_of_line = received.iter().position(|&byte| byte == b'\n');
     let line = &received[..end_of_line.map_or(received.len(), |at| at + 1)];
-    // What begins like this (a TLS greeting, for one) will not become HTTP however long we wait.
+    // Such a beginning (for example of TLS) cannot become HTTP, whatever follows.
     if line
         .iter()
         .any(|byte| byte.is_ascii_control() && !b"\r\n".contains(byte))
@@ -76,7 +76,7 @@ fn without_empty_line(received: &[u8]) -> &[u8] {
     rest.or(received.strip_prefix(b"\n")).unwrap_or(received)
 }
 
-/// The head ends with an empty line. Whoever types by hand may leave the `\r` out.
+/// The head ends with an empty line. If a request is typed by hand, its lines may lack the `\r`.
 fn end_of_head(received: &[u8]) -> Option<usize> {
     (0..received.len()).find_map(|at| match &received[at..] {
         [b'\n', b'\r', b'\n', ..] => Some(at + 3),
@@ -128,7 +128,7 @@ fn parse_line(line: &[u8]) -> Result<Request, Refusal> {
     })
 }
 
-/// A client may send its target as to a proxy: `http://host/path` (RFC 9112, 3.2.2).
+/// A client may send its target in the form for proxies: `http://host/path` (RFC 9112, 3.2.2).
 fn path(target: &[u8]) -> Option<&[u8]> {
     let scheme = b"http://";
     let path = match target.split_at_checked(scheme.len()) {
@@ -146,7 +146,7 @@ fn parse_delay(digits: &[u8]) -> Option<u32> {
     (ms <= MAX_DELAY_MS).then_some(ms)
 }
 
-/// `str::parse` would take a plus sign too.
+/// Unlike `str::parse`, accepts no plus sign.
 fn parse_digits(digits: &[u8]) -> Option<usize> {
     let digits = from_utf8(digits).ok()?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -164,13 +164,13 @@ fn bad_request(reason: String) -> Refusal {
     }
 }
 
-/// HTTP/1.0, because a client that says HTTP/1.1 must also understand an answer in chunks.
+/// The version is HTTP/1.0, because an HTTP/1.1 client must also understand an answer in chunks.
 pub fn request(addr: &str, delay_ms: u32, text: &str) -> Vec<u8> {
     let text = percent_encode(text);
     format!("GET /{delay_ms}/{text} HTTP/1.0\r\nHost: {addr}\r\n\r\n").into()
 }
 
-/// What is still to be sent of a response. The dots need no memory of their own.
+/// The part of a response that is still to be sent. The dots are only counted, to save memory.
 #[derive(Debug)]
 pub struct Response {
     bytes: Vec<u8>,
@@ -178,7 +178,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// A part of the rest, from its beginning. When all is sent, it is empty.
+    /// Returns the next bytes to send, or an empty slice when everything is sent.
     pub fn rest(&self) -> &[u8] {
         const DOTS: &[u8] = &[b'.'; 16 * 1024];
         match self.bytes.is_empty() {
@@ -187,7 +187,7 @@ impl Response {
         }
     }
 
-    /// So much of `rest` was sent.
+    /// Removes the first `n` bytes of `rest`, which were sent.
     pub fn advance(&mut self, n: usize) {
         match self.bytes.is_empty() {
             true => self.dots -= n,
@@ -196,7 +196,7 @@ impl Response {
     }
 }
 
-/// The response to HEAD, a refusal too, has no body; its `Content-Length` is that of the body it would have.
+/// The response to HEAD, even a refusal, has no body. Its `Content-Length` is that of the body for GET.
 pub fn response(request: &[u8], status: &str, text: &[u8], mut dots: usize) -> Response {
     let allow = if status.starts_with("405") {
         "Allow: GET, HEAD\r\n"
@@ -219,8 +219,8 @@ pub fn response(request: &[u8], status: &str, text: &[u8], mut dots: usize) -> R
 /// A status ("200 OK") and a body.
 pub type Answer<'a> = (String, &'a [u8]);
 
-/// `Ok(None)`: more has to come. `Err` says why this will not become an answer that we understand. `is_end` says that
-/// the server has closed the connection: a body without a `Content-Length` is whole only then.
+/// Returns `Ok(None)` if the answer is not complete yet, and `Err` if it cannot become one that we understand. `is_end`
+/// says that the server has closed the connection: a body without a `Content-Length` is complete only then.
 pub fn parse_response(
     mut received: &[u8],
     is_end: bool,
@@ -236,7 +236,7 @@ pub fn parse_response(
         let head = String::from_utf8_lossy(head);
         let (line, fields) = head.split_once('\n').unwrap_or_default();
         let status = parse_status(line).ok_or(NOT_HTTP)?;
-        // Interim answers (100 Continue, 103 Early Hints) come before the one that counts.
+        // Interim answers (100 Continue, 103 Early Hints) come before the final one.
         if status.starts_with('1') {
             received = body;
             continue;
@@ -251,7 +251,7 @@ pub fn parse_response(
 
 const NOT_HTTP: &str = "this is not an HTTP/1.1 answer";
 
-/// Three digits; the phrase after them may be any, or missing.
+/// The status has three digits. Any phrase may follow, or none.
 fn parse_status(line: &str) -> Option<&str> {
     let (_version, status) = line.split_once(' ')?;
     let digits = status.split_ascii_whitespace().next()?;
@@ -259,7 +259,7 @@ fn parse_status(line: &str) -> Option<&str> {
     is_status.then_some(status.trim_end())
 }
 
-/// `Ok(None)`: the body ends with the connection.
+/// Returns `Ok(None)` if the body ends with the connection.
 fn body_length(status: &str, fields: &str) -> Result<Option<usize>, &'static str> {
     let values = |wanted| {
         let fields = fields.lines().filter_map(|field| field.split_once(':'));
@@ -267,7 +267,7 @@ fn body_length(status: &str, fields: &str) -> Result<Option<usize>, &'static str
         wanted.map(|(_, value)| value.trim())
     };
     if status.starts_with("204") || status.starts_with("304") {
-        return Ok(Some(0)); // whatever its fields say
+        return Ok(Some(0)); // these have no body, even if they have a `Content-Length`
     }
     if values("Transfer-Encoding").next().is_some() {
         return Err("the answer has a Transfer-Encoding, which we did not ask for");

@@ -1,7 +1,7 @@
 //! The book's program, complete: a server that answers late, and a client that waits for many answers in one thread.
 //!
-//! Read `client.rs` first (it is the book's story), then `server.rs`; `args.rs`, `http.rs`, `record.rs`, `timeline.rs`
-//! and `picture.rs` are plumbing.
+//! Read `client.rs` first, because it follows the book, then `server.rs`. `args.rs`, `http.rs`, `record.rs`,
+//! `timeline.rs` and `picture.rs` are helpers.
 
 mod args;
 mod client;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         env::args_os().skip(1).map(OsString::into_string).collect();
     let job = match &args {
         Ok(args) => args::parse(&args.iter().map(String::as_str).collect::<Vec<_>>()),
-        Err(arg) => Err(format!("this is not text: `{}`", arg.to_string_lossy())),
+        Err(arg) => Err(format!("not valid Unicode: `{}`", arg.to_string_lossy())),
     };
     let (why, code) = match job.map(run) {
         Ok(Ok(code)) => return code,
@@ -70,7 +70,7 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
     say(&format!(
         "A delay server on {addr}, and ten requests of 1000 to 100 ms:\n\n"
     ))?;
-    // The longest delay first: so the order of the events is not the order of the requests.
+    // The longest delay comes first, so that the order of the events differs from that of the requests.
     let queries: Vec<Query> = (1..=10)
         .rev()
         .map(|i| Query {
@@ -81,7 +81,7 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
     let result = get(&addr, queries.into(), TIMEOUT, svg, true);
 
     match registrator.close_loop() {
-        // Closed already: then the server's result says more.
+        // If the loop is already closed, the server's result says why.
         Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
         _ => (),
     }
@@ -106,7 +106,8 @@ fn serve(addr: &str, size: usize) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// Returns when the standard input has ended or failed. `WouldBlock` is neither: a program that shares the terminal or
-/// the pipe may have made it non-blocking, and `std` cannot wait for such an input. So this looks again from time to time.
+/// the pipe may have made it non-blocking, and `std` cannot wait for such an input. So this function
+/// reads again from time to time.
 fn wait_for_the_end_of_the_input() {
     while let Err(error) = io::copy(&mut io::stdin(), &mut io::sink()) {
         if error.kind() != ErrorKind::WouldBlock {
@@ -132,7 +133,7 @@ fn check_port(addr: &str) -> Result<(), String> {
     }
 }
 
-/// All addresses of a name.
+/// Returns all addresses of a name.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>, String> {
     let addrs = addr.to_socket_addrs().map_err(|error| error.to_string());
     Ok(addrs?.collect())
@@ -158,7 +159,7 @@ fn get(
     is_verbose: bool,
 ) -> Result<ExitCode, Box<dyn Error>> {
     let cannot_write = |path, error| format!("cannot write {path}: {error}");
-    // Before anybody waits for what could not be kept.
+    // Checked before the requests, so that the user does not wait for a picture that cannot be written.
     if let Some(path) = svg {
         check_file(path).map_err(|error| cannot_write(path, error))?;
     }
@@ -189,17 +190,18 @@ fn check_file(path: &str) -> io::Result<()> {
     }
 }
 
-/// Writes a file beside it and renames that one, so that a full disk leaves the earlier file as it was.
+/// Writes a new file and renames it to `path`, so that a full disk leaves the earlier file unchanged.
 fn write_file(path: &str, text: &str) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok_and(|file| !file.is_file()) {
-        return fs::write(path, text); // a device, or a link to what is elsewhere
+        return fs::write(path, text); // a device or a link, which must not be replaced
     }
     let part = format!("{path}.part");
     let result = fs::write(&part, text).and_then(|()| fs::rename(&part, path));
     result.inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
-/// Unlike `print!`, does not panic when it cannot write. It is no error that a reader has closed its pipe (`| head`).
+/// Unlike `print!`, does not panic when it cannot write. If the reader has closed its pipe (`| head`), that is no
+/// error.
 fn say(text: &str) -> io::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

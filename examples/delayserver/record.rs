@@ -1,5 +1,5 @@
-//! What happened, and when: both threads write it down, and the timeline and the picture are drawn from it. All times
-//! are since the start.
+//! Records what happened and when. Both threads write to the record, and the timeline and the picture are drawn from
+//! it. All times are measured from the start.
 
 use minimio::{Event, Events, Interests, Token};
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ pub struct Record {
     pub waits: Vec<Wait>,
 }
 
-/// What became of a query. Where the answer comes in parts, each has its registration and its reading.
+/// The outcome of a query. If the answer arrives in parts, each part has its own registration and its own read.
 pub struct Outcome {
-    /// When its connection was started, and when that was there.
+    /// When the connection was started, and when it was established.
     pub connecting_at: Option<Duration>,
     pub connected_at: Option<Duration>,
     pub registered_at: Vec<Duration>,
@@ -35,7 +35,7 @@ pub enum End {
 }
 
 impl Record {
-    /// When the reactor was told that the answer can be read: once for each registration.
+    /// When the reactor received the events for the answer, one for each registration.
     pub fn events(&self, token: Token) -> impl Iterator<Item = Duration> {
         let event = (token, Interests::READABLE);
         self.waits.iter().filter_map(move |wait| match &wait.end {
@@ -44,20 +44,20 @@ impl Record {
         })
     }
 
-    /// When the answer began to come, or when the request failed without an event.
+    /// When the answer began to arrive, or when the request failed without an event.
     pub fn waited_until(&self, token: Token) -> Duration {
         let event = self.events(token).next();
         event.unwrap_or(self.outcomes[token].ended_at)
     }
 
-    /// Until the last answer began to come.
+    /// The time until the last answer began to arrive.
     pub fn total(&self) -> Duration {
         let ends = (0..self.outcomes.len()).map(|token| self.waited_until(token));
         ends.max().unwrap_or_default()
     }
 }
 
-/// The reactor's: nobody else looks into it before that thread has ended, so it needs no lock.
+/// The reactor's log. It needs no lock, because no other thread reads it before the reactor's thread has ended.
 pub struct WaitLog {
     started: Instant,
     began: Duration,
@@ -90,7 +90,7 @@ impl WaitLog {
         });
     }
 
-    /// The last wait was ended by `close_loop`.
+    /// Records that `close_loop` has ended the last wait.
     pub fn end(mut self) -> Vec<Wait> {
         self.write(End::Closed);
         self.waits

@@ -1,6 +1,6 @@
-//! A server that answers `GET /{delay_ms}/{text}` with the text, after the delay. However many clients there are, one
-//! thread serves them all: its `poll` sleeps until a client connects, sends or takes something, or the next deadline
-//! passes, whichever comes first.
+//! A server that answers `GET /{delay_ms}/{text}` with the text, after the delay. One thread serves any number of
+//! clients: its `poll` sleeps until a client connects, sends or reads something, or the next deadline passes, whichever
+//! comes first.
 
 use crate::http::{self, Response};
 use minimio::{Events, Interests, Poll, Registrator, TcpListener, TcpStream, Token};
@@ -10,19 +10,19 @@ use std::mem;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-/// A client whose request is not whole by then gets a 408.
+/// A client whose request is not complete after this time gets a 408.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
-/// A client that takes nothing of its answer for so long is disconnected.
+/// A client that reads nothing of its answer for this long is disconnected.
 const TAKE_WITHIN: Duration = Duration::from_secs(10);
-/// A client that has its answer and has not closed the connection by then is disconnected.
+/// A client that has its answer and does not close the connection within this time is disconnected.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
-/// How long the listener pauses after an error, unless a client leaves before.
+/// How long the listener pauses after an error, unless a client leaves earlier.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How many clients are accepted, and how often one of them is written to, before others have their turn.
 const ACCEPTS_AT_ONCE: usize = 64;
 const WRITES_AT_ONCE: usize = 16;
 
-/// All other tokens are clients'.
+/// All other tokens belong to clients.
 const LISTENER: Token = Token::MAX;
 
 pub struct Server {
@@ -31,7 +31,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// An answer has `size` bytes at least: dots follow a shorter text.
+    /// An answer has at least `size` bytes: dots follow a shorter text.
     pub fn new(listener: TcpListener, size: usize) -> io::Result<Server> {
         let poll = Poll::new()?;
         listener.set_nonblocking(true)?;
@@ -68,14 +68,14 @@ impl Server {
     }
 }
 
-/// Those who are connected, and the listener for those who are not yet.
+/// The connected clients, and the listener that accepts new ones.
 struct Clients {
     registrator: Registrator,
     listener: TcpListener,
     size: usize,
     clients: HashMap<Token, Client>,
     next_token: Token,
-    /// In the order in which they pass. The listener has one while it pauses.
+    /// Sorted by time. The listener has a deadline while it pauses.
     deadlines: BTreeSet<(Instant, Token)>,
     /// When the listener is registered again, if it pauses.
     paused_until: Option<Instant>,
@@ -123,7 +123,7 @@ impl Clients {
         }
     }
 
-    /// Asks for an event of the listener, which has none after that until it is registered again.
+    /// Registers the listener for one event, and ends its pause.
     fn listen(&mut self) {
         if let Some(deadline) = self.paused_until.take() {
             self.deadlines.remove(&(deadline, LISTENER));
@@ -133,21 +133,22 @@ impl Clients {
             .registrator
             .register(&self.listener, LISTENER, readable);
         match result {
-            // Closed: the next `poll` will say so.
+            // If the loop is closed, the next `poll` will return that error.
             Err(error) if error.kind() != ErrorKind::Interrupted => self.pause(error),
             _ => (),
         }
     }
 
-    /// Most likely we are out of descriptors. The client waits in the system's queue, and the listener stays readable: to
-    /// register it again at once would only keep the processor busy. So it pauses until a client has left.
+    /// Most likely the process is out of descriptors. The client waits in the listener's queue, so the listener stays
+    /// readable. Registering it again at once would only keep the processor busy. So the listener pauses until a client
+    /// has left.
     fn pause(&mut self, error: io::Error) {
         if !mem::replace(&mut self.has_complained, true) {
             crate::complain(&format!(
                 "delayserver: cannot accept, and will try again: {error}\n"
             ));
         }
-        // No client may be ours; then the descriptors of others are what there is to wait for.
+        // If there are no clients, other parts of the system hold the descriptors. So there is a deadline, too.
         let deadline = Instant::now() + RETRY_AFTER;
         self.deadlines.insert((deadline, LISTENER));
         self.paused_until = Some(deadline);
@@ -158,7 +159,7 @@ impl Clients {
         self.clients.insert(token, client);
     }
 
-    /// A client that is not put back is forgotten, with its stream, registrations and deadline.
+    /// Removes a client and its deadline. A client that is not put back loses its stream and registrations.
     fn take(&mut self, token: Token) -> Option<Client> {
         let client = self.clients.remove(&token)?;
         self.deadlines.remove(&(client.deadline, token));
@@ -183,13 +184,14 @@ impl Clients {
         }
     }
 
-    /// A client does something, and then wants an event in a direction, or none. After an error it is forgotten.
+    /// Runs one step of a client, and then registers the client for the event that the step returns. After an error the
+    /// client is dropped.
     fn turn(
         &mut self,
         token: Token,
         step: impl FnOnce(&mut Client) -> io::Result<Option<Interests>>,
     ) {
-        // An event is a hint: this client may have been forgotten since.
+        // An event is a hint: this client may have been dropped in the meantime.
         let Some(mut client) = self.take(token) else {
             return;
         };
@@ -219,24 +221,26 @@ struct Client {
     stream: TcpStream,
     stage: Stage,
     deadline: Instant,
-    /// The end of its stream was read. The client may be gone, or it has closed only its own direction and waits for its
-    /// answer: reading cannot tell which. So it stays until its answer is due.
+    /// The end of the client's stream was read. The client may be gone, or may have closed only its own direction and
+    /// wait for its answer. A read cannot tell which, so the server keeps the client until its answer is due.
     has_finished: bool,
 }
 
 enum Stage {
-    /// So much of its request has come.
+    /// These bytes of the request have arrived.
     Asking(Vec<u8>),
-    /// It gets this response when its deadline passes.
+    /// The client gets this response when its deadline passes.
     Waiting(Response),
-    /// It is getting this response, as fast as it takes it. Meanwhile nothing is read.
+    /// This part of the response is still to be sent, as fast as the client reads. The server reads nothing at this
+    /// stage.
     Taking(Response),
-    /// It has its answer, and we wait until it closes the connection. If we closed first, while something it sent is
-    /// still unread, the system would reset the connection, and an answer that is still on its way would be lost.
+    /// The answer is sent, and the server waits until the client closes the connection. If the server closed the
+    /// connection while bytes of the client are unread, the system would reset it, and an answer that is still on its
+    /// way would be lost.
     Answered,
 }
 
-/// A step's error says that the client is gone, or is to be. Otherwise it says for which event to register the client.
+/// Each step returns for which event to register the client, if any, or an error if the client is to be dropped.
 impl Client {
     fn new(stream: TcpStream) -> Client {
         Client {
@@ -247,11 +251,11 @@ impl Client {
         }
     }
 
-    /// One read for each event: what is left is reported again, and a client that sends fast does not keep the others
-    /// waiting.
+    /// Reads once for each event, so that a client that sends fast does not keep the others waiting. If data is left,
+    /// there will be another event.
     fn on_readable(&mut self, size: usize) -> io::Result<Option<Interests>> {
         if let Stage::Taking(_) = self.stage {
-            return Ok(None); // `on_writable` registers it when it has its answer
+            return Ok(None); // `on_writable` registers the client when it has its answer
         }
         let mut buffer = [0; 4096];
         match (&self.stream).read(&mut buffer) {
@@ -260,12 +264,12 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::WouldBlock => (),
             Err(error) => return Err(error),
         }
-        // Even if we need no more data: that it leaves is an event too.
+        // Even if the request is complete, because the end of the connection is an event too.
         Ok(Some(Interests::READABLE))
     }
 
     fn on_bytes(&mut self, bytes: &[u8], size: usize) {
-        // What comes after the request is read and dropped: only so do we see the client leave.
+        // Bytes beyond the request are discarded. They must be read, because the end of the stream comes after them.
         let Stage::Asking(received) = &mut self.stage else {
             return;
         };
@@ -276,7 +280,7 @@ impl Client {
         }
     }
 
-    /// The end of a stream is reported at every registration, so there is none after it.
+    /// Every registration reports the end of the stream again, so the client is no longer registered for reading.
     fn on_end(&mut self) -> io::Result<Option<Interests>> {
         self.has_finished = true;
         match self.stage {
@@ -288,7 +292,7 @@ impl Client {
     fn on_time(&mut self) -> io::Result<Option<Interests>> {
         let response = match mem::replace(&mut self.stage, Stage::Answered) {
             Stage::Asking(received) => {
-                let reason = b"no whole request came within 10 seconds\n";
+                let reason = b"no complete request came within 10 seconds\n";
                 http::response(&received, "408 Request Timeout", reason, 0)
             }
             Stage::Waiting(response) => response,
@@ -314,7 +318,7 @@ impl Client {
                 return self.on_taken();
             }
         }
-        // If there is room still, the event comes at once, after those of others.
+        // If there is still room, the event comes at once, after those of others.
         Ok(Some(Interests::WRITABLE))
     }
 

@@ -1,10 +1,10 @@
-//! An allocator that counts. A test program that wants it says `#[global_allocator] static GLOBAL: Counting = Counting;`.
+//! An allocator that counts. A test program uses it with `#[global_allocator] static GLOBAL: Counting = Counting;`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 
-/// Of one thread, for the test harness has others, which are none of our business.
+/// Counts for one thread, because the threads of the test harness allocate too.
 #[allow(clippy::missing_const_for_thread_local)] // they are const; on one target, clippy does not see that
 mod of_this_thread {
     use super::Cell;
@@ -33,20 +33,20 @@ static LIVE_BYTES: AtomicIsize = AtomicIsize::new(0);
 
 pub struct Counting;
 
-// SAFETY: everything is left to the system's allocator.
+// SAFETY: all calls are passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         of_this_thread::ALLOCATIONS.set(allocations() + 1);
         of_this_thread::BYTES.set(live_bytes() + layout.size() as isize);
         LIVE_BYTES.fetch_add(layout.size() as isize, Relaxed);
-        // SAFETY: as this function's own contract says.
+        // SAFETY: the caller fulfils the same contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         of_this_thread::BYTES.set(live_bytes() - layout.size() as isize);
         LIVE_BYTES.fetch_sub(layout.size() as isize, Relaxed);
-        // SAFETY: as this function's own contract says.
+        // SAFETY: the caller fulfils the same contract.
         unsafe { System.dealloc(ptr, layout) }
     }
 }

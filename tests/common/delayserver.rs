@@ -1,4 +1,4 @@
-//! The example's program, as its users see it.
+//! Runs the example's program as its users do.
 
 use super::PATIENCE;
 use std::env::{self, consts::EXE_SUFFIX};
@@ -10,20 +10,21 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 
 /// The program that `cargo test` has built beside this one. (`cargo test --test NAME` builds no example.)
 pub fn command(args: &[&str]) -> Command {
-    // Not `current_exe`, which is the emulator's, if there is one.
+    // Not `current_exe`, which is the emulator's path if the tests run in one.
     let tests = PathBuf::from(env::args_os().next().expect("the program's own name"));
     let folder = tests.ancestors().nth(2).expect("the folder above `deps`");
     let program = folder.join(format!("examples/delayserver{EXE_SUFFIX}"));
     assert!(
         program.exists(),
-        "not there: build it by `cargo build --example delayserver`"
+        "no such program: build it with `cargo build --example delayserver`"
     );
     let mut command = by_runner(program.into_os_string());
     command.args(args);
     command
 }
 
-/// A program of ours. Where it is for another processor, the variable `DELAYSERVER_RUNNER` names the emulator that runs it.
+/// Returns the command that runs a program of ours. If the program is for another processor, the variable
+/// `DELAYSERVER_RUNNER` names the emulator.
 pub fn by_runner(program: OsString) -> Command {
     let runner = env::var("DELAYSERVER_RUNNER").unwrap_or_default();
     let mut words: Vec<OsString> = runner.split_whitespace().map(Into::into).collect();
@@ -48,7 +49,7 @@ pub fn stderr(output: &Output) -> String {
     own_words(&output.stderr)
 }
 
-/// What the program itself has said; not what the feature `trace` tells.
+/// The program's own messages, without the lines of the feature `trace`.
 pub fn own_words(stderr: &[u8]) -> String {
     let is_told = |line: &str| {
         let began = line.split_once(" ms  ").map(|parts| parts.0.trim());
@@ -61,7 +62,7 @@ pub fn own_words(stderr: &[u8]) -> String {
         .collect()
 }
 
-/// A `delayserver serve` that is killed when the test is over.
+/// A `delayserver serve` that is killed when the test ends.
 pub struct Server {
     pub child: Child,
     pub addr: SocketAddr,
@@ -78,7 +79,7 @@ impl Server {
         Server::try_start_by(command).expect("delayserver serve ended at once")
     }
 
-    /// `None`: it ended before it was a server.
+    /// Returns `None` if the program ended before it listened.
     pub fn try_start_by(mut command: Command) -> Option<Server> {
         let mut child = command
             .stdout(Stdio::piped())
@@ -111,8 +112,8 @@ impl Server {
         stream
     }
 
-    /// The same for many clients. Whenever one who is served at once has its answer, the server has kept up, and its queue
-    /// of connections, which some systems keep short, is empty.
+    /// The same for many clients. From time to time one more client waits for an immediate answer. After that, the
+    /// server has accepted all earlier clients, and its queue of connections, which is short on some systems, is empty.
     pub fn ask_often(&self, count: usize, delay_ms: u32) -> Vec<TcpStream> {
         let ask = |at: usize| {
             if at % 100 == 99 {
@@ -123,19 +124,19 @@ impl Server {
         (0..count).map(ask).collect()
     }
 
-    /// Sends this, and reads the answer.
+    /// Sends a request, and reads the answer.
     pub fn answer_to(&self, request: &[u8]) -> Answer {
         Answer::read(self.send(request))
     }
 
     pub fn send(&self, request: &[u8]) -> TcpStream {
         let mut stream = self.connect();
-        // The server may answer, and stop listening, before it was sent everything.
+        // The server may answer and close the connection before it has received everything.
         let _ = stream.write_all(request);
         stream
     }
 
-    /// Ends its standard input, and waits for it to end.
+    /// Closes the server's standard input, and waits until the server has exited.
     pub fn stop(&mut self) -> ExitStatus {
         drop(self.stdin.take());
         self.child.wait().expect("wait")
@@ -169,7 +170,7 @@ impl Answer {
         answer
     }
 
-    /// The answer to HEAD has no body, though it has a length.
+    /// Reads the answer to HEAD, which has a length but no body.
     pub fn read_head(mut stream: TcpStream) -> Answer {
         let mut response = String::new();
         stream.read_to_string(&mut response).expect("an answer");
@@ -203,7 +204,7 @@ impl Answer {
     }
 }
 
-/// What comes until the server closes the connection, or resets it.
+/// Ends our direction, and returns what the server sends until it closes or resets the connection.
 pub fn rest(mut stream: TcpStream) -> Vec<u8> {
     let _ = stream.shutdown(Shutdown::Write);
     let mut rest = Vec::new();

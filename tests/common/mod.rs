@@ -1,7 +1,7 @@
-//! What the tests share.
+//! Code that the tests share.
 //!
-//! A test waits for what it expects, never for the clock to reach a time at which that should have happened. Where it
-//! waits in vain it fails, once its patience is at an end.
+//! A test waits until what it expects has happened, and not for a fixed time. If that takes longer than `PATIENCE`, the
+//! test fails.
 #![allow(dead_code)] // each test file is a program of its own, and none of them uses everything
 
 pub mod counting;
@@ -21,13 +21,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What a stream can be registered for.
 pub const DIRECTIONS: [Interests; 2] = [Interests::READABLE, Interests::WRITABLE];
 
-/// A connection: the end that is tested, and the peer's.
+/// Returns both ends of a connection: the stream under test, and its peer.
 pub fn pair() -> (TcpStream, net::TcpStream) {
     let (near, far) = std_pair();
     (near.into(), far)
 }
 
-/// One for all connections, for to make one for each would be half of the work.
+/// All connections share one listener, because making one for each would be half of the work.
 static LISTENER: LazyLock<Mutex<TcpListener>> = LazyLock::new(|| Mutex::new(listen().0));
 
 pub fn std_pair() -> (net::TcpStream, net::TcpStream) {
@@ -45,12 +45,12 @@ pub fn listen() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
-/// A pattern of bytes, in which every place tells which one it is, nearly.
+/// A pattern of bytes that reveals lost, repeated and reordered bytes. Its period is a prime number.
 pub fn byte_at(place: usize) -> u8 {
     (place % PERIOD) as u8
 }
 
-/// So many bytes of the pattern, as they are from that place on.
+/// Returns `len` bytes of the pattern, beginning at `place`.
 pub fn bytes_at(place: usize, len: usize) -> &'static [u8] {
     static PATTERN: LazyLock<Vec<u8>> =
         LazyLock::new(|| (0..PERIOD + MAX_BYTES).map(byte_at).collect());
@@ -59,11 +59,11 @@ pub fn bytes_at(place: usize, len: usize) -> &'static [u8] {
 
 const PERIOD: usize = 251;
 
-/// As many as `bytes_at` has.
+/// The largest `len` of `bytes_at`.
 pub const MAX_BYTES: usize = 64 << 10;
 
-/// An address at which nobody listens, as long as the stream that has it is there. (One that was given up may be that of
-/// another test's listener a moment later.)
+/// Returns an address at which no program listens, and the stream that keeps it in use. (The system could give a free
+/// address to another test's listener.)
 pub fn nobody() -> (net::TcpStream, SocketAddr) {
     let (near, _far) = std_pair();
     let addr = near.local_addr().expect("local_addr");
@@ -78,7 +78,8 @@ pub fn readable_pair() -> (TcpStream, net::TcpStream) {
     (near, far)
 }
 
-/// A queue of clients that is as good as full, and more connections than it takes. The last one is still being made.
+/// Fills the queue of a listener. Returns the listener, one connection that is still being made because the queue has
+/// no room for it, and those that were made before.
 pub fn waiting_connection(
     event_loop: &mut Loop,
 ) -> (minimio::TcpListener, Connecting, Vec<Connecting>) {
@@ -95,24 +96,24 @@ pub fn waiting_connection(
         }
         made.push(connecting);
     }
-    panic!("a queue for {MANY} clients is never full");
+    panic!("the listener's queue has room for {MANY} clients and more");
 }
 
-/// Returns when the stream has something to read: on loopback too, that may be later than the peer's `write`.
+/// Waits until the stream has data to read. Even on loopback, data may arrive after the peer's `write` has returned.
 pub fn wait_for_data(stream: &TcpStream) {
     let is_there = os::wait_for_data(stream, PATIENCE.as_millis() as i32);
-    assert!(is_there, "no data came within {PATIENCE:?}");
+    assert!(is_there, "no data arrived within {PATIENCE:?}");
 }
 
-/// The same for a stream that was registered: on Windows, what comes goes to the buffer that the stream has lent.
+/// The same for a registered stream, except on Windows, where the data goes to the buffer that the stream has lent.
 pub fn wait_for_data_unless_lent(stream: &TcpStream) {
     if cfg!(unix) {
         wait_for_data(stream);
     }
 }
 
-/// Writes until there is no room. Returns how many bytes that took. (The system may make room a moment later, when it has
-/// moved bytes to the peer's side.)
+/// Writes until there is no room. Returns the number of bytes written. (The system may make room a moment later by
+/// moving bytes to the peer's side.)
 pub fn fill(mut stream: &TcpStream) -> usize {
     stream.set_nonblocking(true).expect("set_nonblocking");
     let mut written = 0;
@@ -125,46 +126,47 @@ pub fn fill(mut stream: &TcpStream) -> usize {
     }
 }
 
-/// A stream that is registered for writing, and has no room. Returns how many bytes its peer has to read, until there is. (Its
-/// send buffer is as large as ever. In a small one there would be room as soon as the peer's side acknowledges what has
-/// arrived, which it may do a little later.)
+/// Returns a stream that is registered for writing and has no room, its peer, and how many bytes the peer has to read
+/// to make room. (The send buffer has its usual size. A small one would have room again as soon as the peer's side
+/// acknowledges the bytes, which may be a little later.)
 pub fn full_pair(event_loop: &mut Loop, token: Token) -> (TcpStream, net::TcpStream, usize) {
     let (stream, peer) = pair();
     let mut written = fill(&stream);
-    // The system may still be moving bytes to the peer's side. But where there is an event, there is room.
+    // The system may still move bytes to the peer's side, which makes room. An event must mean that there is room.
     while event_loop.is_writable(&stream, token) {
         let more = fill(&stream);
-        assert_ne!(more, 0, "an event, and no room");
+        assert_ne!(more, 0, "there is an event, but no room");
         written += more;
     }
     (stream, peer, written)
 }
 
-/// Reads so many bytes of the pattern.
+/// Reads `len` bytes, which must be those of the pattern.
 pub fn read_pattern(mut peer: &net::TcpStream, len: usize) {
     let (mut received, mut buffer) = (0, vec![0; MAX_BYTES]);
     while received < len {
         let room = &mut buffer[..MAX_BYTES.min(len - received)];
         let n = peer.read(room).expect("read");
-        assert!(n > 0, "the end, after {received} of {len} bytes");
-        assert!(room[..n] == *bytes_at(received, n), "after byte {received}");
+        assert!(n > 0, "the stream ended after {received} of {len} bytes");
+        let is_pattern = room[..n] == *bytes_at(received, n);
+        assert!(is_pattern, "wrong bytes after byte {received}");
         received += n;
     }
 }
 
-/// Resets the connection. (To close it while data is unread would do on Linux and Windows, but NetBSD and FreeBSD send
-/// FIN then.)
+/// Resets the connection. (On Linux and Windows it would be enough to close a socket with unread data, but NetBSD and
+/// FreeBSD send a FIN then.)
 pub fn reset(peer: net::TcpStream) {
     os::reset_when_closed(&peer);
 }
 
-/// For tests that count what the process has open: one at a time.
+/// Locks out other tests that count the open handles of the process.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An event loop and what it takes to say "exactly these events".
+/// An event loop that can check for exactly the expected events.
 pub struct Loop {
     pub poll: Poll,
     pub registrator: Registrator,
@@ -236,7 +238,7 @@ impl Loop {
         self.has_event(token)
     }
 
-    /// Whether the event with this token comes now, the only one that may come.
+    /// Whether there is an event with this token now. There must be no other event.
     pub fn has_event(&mut self, token: Token) -> bool {
         self.register(&self.fence.0, FENCE);
         let mut came = Vec::new();
@@ -248,8 +250,8 @@ impl Loop {
         !came.is_empty()
     }
 
-    /// Waits for these events, in any order. That no other comes is shown by a stream that was readable all the time
-    /// and is registered after them: its event is the next, and the last.
+    /// Waits for these events, in any order, and checks that there are no others: after them it registers a stream that
+    /// is always readable, and whose event must be the only one left.
     #[track_caller]
     pub fn expect(&mut self, tokens: &[Token]) {
         let mut came = Vec::new();
@@ -266,7 +268,7 @@ impl Loop {
         came.sort();
         assert_eq!(
             came, tokens,
-            "the events that came, and those that should have come"
+            "the events (left) are not the expected ones (right)"
         );
     }
 
@@ -276,8 +278,9 @@ impl Loop {
     }
 }
 
-/// For tests that count what is allocated. A backend may have a table of the registrations that wait, which grows with their
-/// number, and sometimes when it is only half full. After this it is large enough for twenty streams.
+/// Prepares a loop for tests that count allocations. A backend may have a table of waiting registrations, which grows
+/// with their number, and sometimes when it is only half full. After this call the table is large enough for twenty
+/// streams.
 pub fn make_room(event_loop: &mut Loop) {
     let pairs: Vec<_> = (0..50).map(|_| pair()).collect();
     for (stream, _) in &pairs {
@@ -288,7 +291,7 @@ pub fn make_room(event_loop: &mut Loop) {
     event_loop.expect_none();
 }
 
-/// How far the two registrations of a stream may have come when something is dropped.
+/// The stages of a stream's two registrations when something is dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct State {
     pub to_read: Stage,
@@ -312,7 +315,7 @@ const STAGES: [Stage; 5] = [
     Stage::Read,
 ];
 
-/// All there are. (What was read is a matter of reading only.)
+/// All combinations. (`Read` is a stage of reading only.)
 pub const STATES: [State; 20] = {
     let (to_read, to_write) = (Stage::Unregistered, Stage::Unregistered);
     let mut states = [State { to_read, to_write }; 20];
@@ -334,7 +337,7 @@ impl State {
         matches!(self.to_read, Stage::EventNotTaken | Stage::EventTaken)
     }
 
-    /// It waits until it can write.
+    /// The stream waits for room to write.
     pub fn is_full(self) -> bool {
         self.to_write == Stage::Waiting
     }
@@ -343,7 +346,7 @@ impl State {
 pub fn stream_in(state: State, event_loop: &mut Loop) -> (TcpStream, net::TcpStream) {
     let (mut stream, mut peer) = pair();
     let State { to_read, to_write } = state;
-    // First what has had its event, because that is all that comes.
+    // Events that are taken come first, because `expect` allows no other event.
     if to_read >= Stage::EventTaken {
         event_loop.register(&stream, 1);
         peer.write_all(b"!").unwrap();
@@ -373,7 +376,7 @@ pub fn stream_in(state: State, event_loop: &mut Loop) -> (TcpStream, net::TcpStr
     (stream, peer)
 }
 
-/// Runs what might never return. If so, the test fails (and leaves the thread behind).
+/// Runs a job that might never return. If it does not return in time, the test fails and leaves the thread behind.
 #[track_caller]
 pub fn within_patience<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();

@@ -1,8 +1,8 @@
-//! What the tests need of the operating system, and `std` does not offer.
+//! What the tests need from the operating system and `std` does not offer.
 
 use minimio::TcpStream;
 
-/// How many bytes a send buffer holds that was limited.
+/// The size of a limited send buffer, in bytes.
 const SEND_BUFFER: usize = 16 << 10;
 
 #[cfg(unix)]
@@ -81,7 +81,7 @@ mod unix {
         fn getrlimit(resource: c_int, limit: *mut Rlimit) -> c_int;
         fn setrlimit(resource: c_int, limit: *const Rlimit) -> c_int;
         fn signal(signum: c_int, handler: usize) -> usize;
-        fn clock() -> c_uint; // the lower half of it, where it has two
+        fn clock() -> c_uint; // the lower half on systems where the result has 64 bits
         fn pthread_kill(thread: std::os::unix::thread::RawPthread, signum: c_int) -> c_int;
     }
 
@@ -89,12 +89,13 @@ mod unix {
         source.as_fd().try_clone_to_owned().expect("dup")
     }
 
-    /// The number by which the system knows the stream. It will be given to another one when this one is closed.
+    /// The system's number for the stream. When this stream is closed, another one gets the number.
     pub fn number(stream: &TcpStream) -> usize {
         stream.as_raw_fd() as usize
     }
 
-    /// Returns when the socket has something to read, blocking or not, or when the time is up.
+    /// Waits until the socket, blocking or not, has data to read, or until the timeout expires. Returns whether it has
+    /// data.
     pub fn wait_for_data(stream: &impl AsFd, timeout_ms: c_int) -> bool {
         let (fd, events, revents) = (stream.as_fd().as_raw_fd(), POLLIN, 0);
         let mut socket = PollFd {
@@ -102,29 +103,29 @@ mod unix {
             events,
             revents,
         };
-        // SAFETY: there is one entry, and it is used until the call returns.
+        // SAFETY: the list has one entry, which is used only until the call returns.
         unsafe { poll(&mut socket, 1, timeout_ms) == 1 }
     }
 
-    /// How many clients may wait to be accepted, about.
+    /// Sets how many clients may wait to be accepted, approximately.
     pub fn set_backlog(listener: &impl AsFd, backlog: c_int) {
-        // SAFETY: numbers are passed, and the descriptor is open.
+        // SAFETY: only numbers are passed, and the descriptor is open.
         let result = unsafe { listen(listener.as_fd().as_raw_fd(), backlog) };
         assert_eq!(result, 0, "listen");
     }
 
-    /// Makes closing it a reset, after which no side has to remember the connection for a while.
+    /// Makes closing the stream a reset, after which neither side keeps the connection in `TIME_WAIT`.
     pub fn reset_when_closed(stream: &impl AsFd) {
         let (onoff, linger) = (1, 0);
         set_option(stream, SO_LINGER, &Linger { onoff, linger });
     }
 
-    /// So that less is enough to fill it. (The system may take more than it is told, or less.)
+    /// Limits the send buffer, so that fewer bytes fill it. (The system may choose another size.)
     pub fn limit_send_buffer(stream: &impl AsFd) {
         set_option(stream, SO_SNDBUF, &(SEND_BUFFER as c_int));
     }
 
-    /// From now on, what is sent leaves an entry in the socket's queue of errors, which makes `poll` report an error.
+    /// Makes each later write leave an entry in the socket's error queue, which `poll` reports as an error.
     /// <https://docs.kernel.org/networking/timestamping.html>
     #[cfg(target_os = "linux")]
     pub fn ask_when_sent(stream: &impl AsFd) {
@@ -163,7 +164,7 @@ mod unix {
         OsString::from_vec(vec![b'x', 0xFF])
     }
 
-    /// Many systems allow a process a thousand descriptors, some a quarter of that, unless it asks.
+    /// Raises the limit on descriptors. It is about a thousand on many systems, and a quarter of that on some.
     pub fn allow_open_handles(count: usize) {
         let mut limit = Rlimit { cur: 0, max: 0 };
         // SAFETY: both calls use `limit` only until they return.
@@ -180,14 +181,14 @@ mod unix {
         }
     }
 
-    /// How much the process has worked so far, in a unit of the system's own.
+    /// The processor time that the process has used so far, in a unit of the system.
     pub fn processor_time() -> u64 {
-        // SAFETY: takes nothing.
+        // SAFETY: takes no arguments.
         unsafe { clock() }.into()
     }
 
-    /// What was started in the background ignores `SIGINT`, and so do its children: the tests may be among them. Here it
-    /// is heeded, as by what was started from a terminal.
+    /// Gives `SIGINT` its default action, which a program that is started from a terminal has. A program that a shell
+    /// starts in the background ignores the signal, and so do its children. The tests may be among them.
     pub fn heed_interrupt(program: &mut Command) {
         // SAFETY: `signal` is among the functions that may be called between `fork` and `exec`.
         unsafe {
@@ -204,10 +205,10 @@ mod unix {
         INTERRUPTIONS.fetch_add(1, SeqCst);
     }
 
-    /// Interrupts whatever system call the thread is in, by a signal, unless the thread has ended. Returns how often one has
-    /// arrived so far.
+    /// Sends a signal to the thread, unless the thread has ended. The signal interrupts the thread's system call.
+    /// Returns how many signals have arrived so far.
     pub fn interrupt<T>(thread: &JoinHandle<T>) -> usize {
-        // SAFETY: the handler does nothing that a handler may not do, and the thread's handle keeps its id valid.
+        // SAFETY: the handler only does what is allowed in a handler, and the thread's handle keeps its id valid.
         unsafe {
             signal(SIGALRM, count_interruption as *const () as usize);
             let error = pthread_kill(thread.as_pthread_t(), SIGALRM);
@@ -239,7 +240,7 @@ mod windows {
         ) -> i32;
     }
 
-    /// `struct linger`: whether to, and for how long.
+    /// `struct linger`: whether to linger, and for how long.
     type Linger = [u16; 2];
     const SOL_SOCKET: i32 = 0xffff;
     const SO_LINGER: i32 = 0x80;
@@ -261,7 +262,8 @@ mod windows {
         fn WSAPoll(fds: *mut PollFd, nfds: u32, timeout: i32) -> i32;
     }
 
-    /// Returns when the socket has something to read, blocking or not, or when the time is up.
+    /// Waits until the socket, blocking or not, has data to read, or until the timeout expires. Returns whether it has
+    /// data.
     pub fn wait_for_data(stream: &impl AsSocket, timeout_ms: i32) -> bool {
         let (fd, events, revents) = (stream.as_socket().as_raw_socket() as usize, POLLRDNORM, 0);
         let mut socket = PollFd {
@@ -269,24 +271,24 @@ mod windows {
             events,
             revents,
         };
-        // SAFETY: there is one entry, and it is used until the call returns.
+        // SAFETY: the list has one entry, which is used only until the call returns.
         unsafe { WSAPoll(&mut socket, 1, timeout_ms) == 1 }
     }
 
-    /// How many clients may wait to be accepted, about.
+    /// Sets how many clients may wait to be accepted, approximately.
     pub fn set_backlog(listener: &impl AsSocket, backlog: i32) {
         let socket = listener.as_socket().as_raw_socket() as usize;
-        // SAFETY: numbers are passed, and the socket is open.
+        // SAFETY: only numbers are passed, and the socket is open.
         assert_eq!(unsafe { listen(socket, backlog) }, 0, "listen");
     }
 
-    /// Makes closing it a reset, after which no side has to remember the connection for a while.
+    /// Makes closing the stream a reset, after which neither side keeps the connection in `TIME_WAIT`.
     pub fn reset_when_closed(stream: &impl AsSocket) {
         let linger: Linger = [1, 0];
         set_option(stream, SO_LINGER, &linger);
     }
 
-    /// So that less is enough to fill it. (The system may take more than it is told, or less.)
+    /// Limits the send buffer, so that fewer bytes fill it. (The system may choose another size.)
     pub fn limit_send_buffer(stream: &impl AsSocket) {
         set_option(stream, SO_SNDBUF, &(SEND_BUFFER as i32));
     }
@@ -306,7 +308,7 @@ mod windows {
             .expect("WSADuplicateSocket")
     }
 
-    /// The number by which the system knows the stream. It will be given to another one when this one is closed.
+    /// The system's number for the stream. When this stream is closed, another one gets the number.
     pub fn number(stream: &TcpStream) -> usize {
         stream.as_raw_socket() as usize
     }
@@ -337,10 +339,10 @@ mod windows {
         OsString::from_wide(&[0xD800])
     }
 
-    /// Windows has no limit that a test would meet.
+    /// Windows has no limit that a test would reach.
     pub fn allow_open_handles(_: usize) {}
 
-    /// How much the process has worked so far, in a unit of the system's own.
+    /// The processor time that the process has used so far, in a unit of the system.
     pub fn processor_time() -> u64 {
         let [mut started, mut ended, mut kernel, mut user] = [0; 4];
         // SAFETY: all four are used until the call returns.

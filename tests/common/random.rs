@@ -2,10 +2,11 @@
 
 use std::{env, fs};
 
-/// The variable `MINIMIO_MODEL_SEED` says which seed to run alone, and `MINIMIO_MODEL_SEQUENCES` how many there are (500,
-/// if it does not), for a test that runs one where the model runs `for_each` of them.
+/// Returns the seeds to run: only `MINIMIO_MODEL_SEED` if that variable is set, otherwise the first
+/// `MINIMIO_MODEL_SEQUENCES / for_each` (default: `500 / for_each`), because a test may be slower than the model.
 ///
-/// Each is written into a file of that name in `target/tmp`, for who crashes or hangs cannot say where.
+/// Each seed is written to the file `name` in `target/tmp` before it runs, because a crashed or hanging test cannot
+/// print it.
 pub fn seeds(for_each: u64, name: &str) -> impl Iterator<Item = u64> {
     let number = |name| env::var(name).ok().map(|value| value.parse().expect(name));
     let seeds = match number("MINIMIO_MODEL_SEED") {
@@ -22,7 +23,7 @@ pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Random {
-        // Seeds that are near to each other shall give sequences that are not; and zero would stay zero.
+        // Neighbouring seeds must give different sequences, and the state must not be zero, which would stay zero.
         Random((seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
@@ -33,7 +34,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// A number from 0 to `end`, without `end`.
+    /// Returns a number from 0 up to but not including `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (((self.next() >> 32) * end as u64) >> 32) as usize
     }

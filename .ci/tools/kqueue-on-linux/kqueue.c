@@ -54,7 +54,7 @@ struct queue {
     TAILQ_HEAD(ready, knote) ready; /* knotes that are active and enabled, in the order in which they became so */
 };
 
-/* By descriptor, what Linux forgets or does not tell about a socket. */
+/* By descriptor: what Linux forgets or does not report about a socket. */
 static struct {
     unsigned char error;     /* `evaluate` has taken it from the socket, and the program has not collected it yet */
     bool          shut_down; /* the program has shut down writing */
@@ -64,7 +64,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct queue   *queues;
 static bool            darwin; /* which kernel to imitate: see README.md */
 
-/* The system calls themselves: this file replaces the functions of these names, or a program that injects faults does. */
+/* The system calls themselves: this file, or a program that injects faults, replaces the functions of these names. */
 static int sys_close(int fd) { return (int)syscall(SYS_close, fd); }
 static int sys_getsockopt(int fd, int level, int name, void *value, socklen_t len) {
     return (int)syscall(SYS_getsockopt, fd, level, name, value, &len);
@@ -361,7 +361,7 @@ static void apply_changes(struct queue *q, const struct kevent *changes, int cou
     }
 }
 
-/* False: the time is longer than the clock can express. */
+/* Returns false if the time is longer than the clock can express. */
 static bool deadline_after(const struct timespec *timeout, struct timespec *deadline) {
     clock_gettime(CLOCK_MONOTONIC, deadline);
     if (__builtin_add_overflow(deadline->tv_sec, timeout->tv_sec, &deadline->tv_sec))
@@ -471,7 +471,7 @@ int shutdown(int fd, int how) {
     return result;
 }
 
-/* The error that `evaluate` has taken from the socket, once. */
+/* Returns the error that `evaluate` has taken from the socket, once. */
 static int collect_error(int fd) {
     pthread_mutex_lock(&lock);
     int error = fd >= 0 && fd < MAX_FD ? sockets[fd].error : 0;
@@ -488,7 +488,7 @@ int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *res
     return result;
 }
 
-/* The descriptor's knotes become active because of what happened before this. */
+/* Activates the descriptor's knotes for events that happened before this call. */
 static void collect_before(int fd, int filter) {
     pthread_mutex_lock(&lock);
     for (struct queue *q = darwin ? NULL : queues; q; q = q->next)
@@ -497,7 +497,7 @@ static void collect_before(int fd, int filter) {
     pthread_mutex_unlock(&lock);
 }
 
-/* If the read had to wait, its data has arrived since `collect_before`. */
+/* Activates one-shot knotes again, because the data may have arrived after `collect_before` if the read had to wait. */
 static long after_reading(int fd, long result) {
     int error = errno;
     pthread_mutex_lock(&lock);
