@@ -1,5 +1,5 @@
-//! Walks through the table at the head of `operation.rs`, row by row: brings an operation into the phase, lets the thing
-//! happen, and looks at what has become of it.
+//! Walks through the table at the head of `operation.rs`, row by row: brings an operation into the phase, lets the
+//! thing happen, and looks at what has become of it.
 
 use super::super::{DRAIN_MS, associate_with_port, get_packets};
 use super::{Operation, Phase, Selector, ffi, lock};
@@ -153,7 +153,8 @@ fn drop_loop(walk: &mut Walk) -> Option<bool> {
     None
 }
 
-/// What happens, the steps that lead to the phase before, and the step itself, which returns whether there was an event.
+/// What happens, the steps that lead to the phase before, and the step itself, which returns whether there was an
+/// event.
 type Row = (&'static str, fn(&mut Walk), fn(&mut Walk) -> Option<bool>);
 
 const ROWS: [Row; 20] = [
