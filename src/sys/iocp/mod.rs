@@ -182,7 +182,7 @@ impl Drop for Selector {
     /// packets, because a cancelled operation has not ended yet.
     fn drop(&mut self) {
         let lent: Vec<_> = lock(&self.operations).values().cloned().collect();
-        lent.iter().for_each(|operation| operation.cancel(false));
+        lent.iter().for_each(|operation| operation.cancel());
         let mut packets = Vec::with_capacity(MAX_PACKETS);
         // [drain]
         while !lock(&self.operations).is_empty() {

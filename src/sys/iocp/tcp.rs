@@ -80,9 +80,9 @@ impl<S: AsRawSocket> Source<S> {
 impl<S: AsRawSocket> Drop for Source<S> {
     fn drop(&mut self) {
         // `inner` is closed after this, so the operations can still use its number.
-        self.to_read.cancel(true); // [take-back]
+        self.to_read.retire(); // [take-back]
         if let Some(to_write) = self.to_write.get() {
-            to_write.cancel(true);
+            to_write.retire();
         }
     }
 }
@@ -111,10 +111,10 @@ impl Source<TcpStream> {
         self.inner.shutdown(how)?;
         // Otherwise the operations would keep waiting for the peer.
         if how != Shutdown::Write {
-            self.to_read.cancel(false);
+            self.to_read.cancel();
         }
         if how != Shutdown::Read {
-            self.to_write().cancel(false);
+            self.to_write().cancel();
         }
         Ok(())
     }

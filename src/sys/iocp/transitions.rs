@@ -135,7 +135,7 @@ fn deferred(walk: &mut Walk) {
 }
 
 fn shut_down(walk: &mut Walk) {
-    walk.operation.cancel(false);
+    walk.operation.cancel();
 }
 
 fn register(walk: &mut Walk) -> Option<bool> {
@@ -193,11 +193,11 @@ const ROWS: [Row; 20] = [
         dequeue,
     ),
     ("`shutdown` of reading", lent, |walk| {
-        walk.operation.cancel(false);
+        walk.operation.cancel();
         None
     }),
     ("the source is dropped", lent, |walk| {
-        walk.operation.cancel(true);
+        walk.operation.retire();
         None
     }),
     ("the loop is dropped", lent, drop_loop),
@@ -231,7 +231,7 @@ const ROWS: [Row; 20] = [
         "`select`, after the source was dropped",
         |walk| {
             lent(walk);
-            walk.operation.cancel(true);
+            walk.operation.retire();
             walk.dequeue();
         },
         Walk::select,
