@@ -1,4 +1,4 @@
-//! Making a socket that does not block and is not inherited, and starting its connection.
+//! Creates a socket that does not block and is not inherited, and starts its connection.
 
 use super::super::error::failed_with_code;
 use super::{Source, ffi, last_error};
@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     start_winsock()?;
     let flags = ffi::WSA_FLAG_OVERLAPPED | ffi::WSA_FLAG_NO_HANDLE_INHERIT;
-    // SAFETY: the pointer may be null, and a socket that was made just now has no owner.
+    // SAFETY: the pointer may be null, and a new socket has no other owner.
     let socket = unsafe {
         match ffi::WSASocketW(family, ffi::SOCK_STREAM, 0, ptr::null(), 0, flags) {
             ffi::INVALID_SOCKET => return Err(failed_with_code("WSASocketW", last_error())),
@@ -24,11 +24,12 @@ pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     source.set_nonblocking(true).map(|()| source)
 }
 
-/// `std` starts Winsock with its own first socket, and until then there may be none. To start it twice does no harm.
+/// `std` starts Winsock when it creates its first socket, and there may be none yet. Starting Winsock twice does no
+/// harm.
 fn start_winsock() -> io::Result<()> {
     static RESULT: OnceLock<c_int> = OnceLock::new();
     let start = || {
-        // SAFETY: Winsock writes to the struct before the call returns. Nothing in it is of interest.
+        // SAFETY: Winsock writes to the struct only until the call returns. We do not read the struct.
         unsafe { ffi::WSAStartup(0x0202, MaybeUninit::uninit().as_mut_ptr()) }
     };
     match RESULT.get_or_init(start) {
@@ -37,13 +38,13 @@ fn start_winsock() -> io::Result<()> {
     }
 }
 
-/// That the connection is still being made is no failure.
+/// A connection that is still being made is not a failure.
 pub fn connect<T>(socket: &TcpStream, address: &T) -> io::Result<()> {
     let (socket, len) = (
         socket.as_raw_socket() as ffi::SOCKET,
         size_of::<T>() as c_int,
     );
-    // SAFETY: the socket is open, and `address` is used until the call returns.
+    // SAFETY: the socket is open, and the kernel uses `address` only until the call returns.
     let result = unsafe { ffi::connect(socket, (&raw const *address).cast(), len) };
     match (result, last_error()) {
         (0, _) | (_, ffi::WSAEWOULDBLOCK) => Ok(()),
