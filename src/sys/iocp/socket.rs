@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::windows::io::{AsRawSocket, FromRawSocket, RawSocket};
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     start_winsock()?;
@@ -24,17 +24,19 @@ pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     source.set_nonblocking(true).map(|()| source)
 }
 
-/// `std` starts Winsock with its own first socket, and until then there may be none. To start it twice does no harm.
+/// `std` starts Winsock with its own first socket, and until then Winsock may not run. To start it twice does no harm. After a
+/// failure the next call tries again.
 fn start_winsock() -> io::Result<()> {
-    static RESULT: OnceLock<c_int> = OnceLock::new();
-    let start = || {
-        // SAFETY: Winsock writes to the struct before the call returns. Nothing in it is of interest.
-        unsafe { ffi::WSAStartup(0x0202, MaybeUninit::uninit().as_mut_ptr()) }
-    };
-    match RESULT.get_or_init(start) {
-        0 => Ok(()),
-        error => Err(failed_with_code("WSAStartup", *error)),
+    static IS_STARTED: AtomicBool = AtomicBool::new(false);
+    if IS_STARTED.load(SeqCst) {
+        return Ok(());
     }
+    // SAFETY: Winsock writes to the struct before the call returns. Nothing in it is of interest.
+    match unsafe { ffi::WSAStartup(0x0202, MaybeUninit::uninit().as_mut_ptr()) } {
+        0 => IS_STARTED.store(true, SeqCst),
+        error => return Err(failed_with_code("WSAStartup", error)),
+    }
+    Ok(())
 }
 
 /// That the connection is still being made is no failure.
