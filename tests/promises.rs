@@ -316,6 +316,29 @@ fn every_promise_is_in_the_index_with_a_test_and_a_place() {
     assert!(sentences > 10, "{sentences}");
 }
 
+/// A patch whose test is missing proves nothing.
+#[test]
+fn a_patch_names_tests_that_are_there() {
+    if !path(".ci").exists() {
+        return; // this is the package, which brings no patches
+    }
+    let folders = files(".ci/mutants").into_iter();
+    let patches = folders.filter(|name| path(name).is_dir());
+    for name in patches.flat_map(|folder| files(&folder)) {
+        let patch = read(&name);
+        let heads = patch.lines();
+        let tests: Vec<_> = heads
+            .filter_map(|line| line.strip_prefix("Caught by: "))
+            .collect();
+        assert!(!tests.is_empty(), "{name} names no test");
+        for test in tests {
+            let (file, test) = named_test(test).unwrap_or_else(|| panic!("{name}: {test}?"));
+            let source = read(&format!("tests/{file}.rs"));
+            assert!(has_test(&source, test), "{name}: {file} has no {test}");
+        }
+    }
+}
+
 /// Each row of the table has its patch, which is caught by the test that the row names. What the row names first is the
 /// place: a mark in a file that the patch touches, or that file itself.
 #[test]

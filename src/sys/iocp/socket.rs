@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::windows::io::{AsRawSocket, FromRawSocket, RawSocket};
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     start_winsock()?;
@@ -25,17 +25,18 @@ pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
 }
 
 /// `std` starts Winsock when it creates its first socket, and there may be none yet. Starting Winsock twice does no
-/// harm.
+/// harm. After a failure the next call tries again.
 fn start_winsock() -> io::Result<()> {
-    static RESULT: OnceLock<c_int> = OnceLock::new();
-    let start = || {
-        // SAFETY: Winsock writes to the struct only until the call returns. We do not read the struct.
-        unsafe { ffi::WSAStartup(0x0202, MaybeUninit::uninit().as_mut_ptr()) }
-    };
-    match RESULT.get_or_init(start) {
-        0 => Ok(()),
-        error => Err(failed_with_code("WSAStartup", *error)),
+    static IS_STARTED: AtomicBool = AtomicBool::new(false);
+    if IS_STARTED.load(SeqCst) {
+        return Ok(());
     }
+    // SAFETY: Winsock writes to the struct only until the call returns. We do not read the struct.
+    match unsafe { ffi::WSAStartup(0x0202, MaybeUninit::uninit().as_mut_ptr()) } {
+        0 => IS_STARTED.store(true, SeqCst),
+        error => return Err(failed_with_code("WSAStartup", error)),
+    }
+    Ok(())
 }
 
 /// A connection that is still being made is not a failure.
