@@ -123,6 +123,16 @@ may_fail! {
     fn PostQueuedCompletionStatus(
         CompletionPort: HANDLE, dwNumberOfBytesTransferred: u32, dwCompletionKey: usize, lpOverlapped: *mut OVERLAPPED,
     ) -> c_int, or 0;
+    fn WSASocketW(
+        af: c_int, r#type: c_int, protocol: c_int, lpProtocolInfo: *const c_void, g: u32, dwFlags: u32,
+    ) -> SOCKET, or INVALID_SOCKET;
+    fn connect(s: SOCKET, name: *const c_void, namelen: c_int) -> c_int, or -1;
+}
+
+/// Returns its error, and sets no other.
+pub unsafe fn WSAStartup(wVersionRequested: u16, lpWSAData: *mut WSADATA) -> c_int {
+    // SAFETY: as the caller says.
+    due("WSAStartup").unwrap_or_else(|| unsafe { real::WSAStartup(wVersionRequested, lpWSAData) })
 }
 
 pub unsafe fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int {

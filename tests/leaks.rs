@@ -6,7 +6,8 @@ mod common;
 
 use common::counting::{Counting, allocations, live_bytes};
 use common::os::{count_open_handles, reset_when_closed};
-use common::{DIRECTIONS, Loop, STATES, make_room, pair, stream_in};
+use common::{DIRECTIONS, Loop, STAGES_OF_ONE, STATES, Stage};
+use common::{connecting_in, listener_in, make_room, nobody, pair, stream_in};
 use minimio::{Poll, TcpStream};
 use std::io::{Read, Write};
 
@@ -52,6 +53,33 @@ fn live(number: usize) {
 #[global_allocator]
 static GLOBAL: Counting = Counting;
 
+/// Drops a listener and a connection at this stage; or accepts the client and finishes the connection before.
+fn meet(stage: Stage, event_loop: &mut Loop, ends_well: bool) {
+    let (listener, client) = listener_in(stage, event_loop);
+    let (peer, connecting, others) = connecting_in(stage, event_loop);
+    client.iter().for_each(reset_when_closed);
+    reset_when_closed(&connecting);
+    if ends_well && stage == Stage::Waiting {
+        connecting.finish().unwrap_err(); // abandons the attempt
+    } else if ends_well {
+        // After this the connection is established.
+        drop((listener.accept().unwrap(), peer.accept().unwrap()));
+        connecting.finish().unwrap();
+    }
+    drop((listener, peer, others));
+}
+
+/// Starts a connection that is refused.
+fn be_refused(event_loop: &mut Loop) {
+    let (_taken, addr) = nobody();
+    // A BSD may refuse it at once.
+    if let Ok(connecting) = TcpStream::start_connect(addr) {
+        event_loop.register_connecting(&connecting, 1);
+        event_loop.expect(&[1]);
+        connecting.finish().unwrap_err();
+    }
+}
+
 /// Lives so often, and no more is in use then than before.
 #[track_caller]
 fn leaves_nothing(times: usize, mut live: impl FnMut(usize)) {
@@ -94,6 +122,30 @@ fn nothing_is_left_of_thousands_of_lives() {
                 drop(event_loop);
                 peer.write_all(b"?").unwrap();
                 stream.read_exact(&mut [0]).unwrap();
+            }
+        });
+    }
+
+    // The same holds for listeners and connections.
+    for stage in STAGES_OF_ONE {
+        let mut event_loop = Loop::new();
+        make_room(&mut event_loop);
+        leaves_nothing(100, |times| {
+            for at in 1..=times {
+                meet(stage, &mut event_loop, at % 2 == 0);
+                be_refused(&mut event_loop);
+                if at % 20 == 0 {
+                    event_loop.expect_none();
+                }
+            }
+        });
+        leaves_nothing(50, |times| {
+            for _ in 0..times {
+                let mut event_loop = Loop::new();
+                let (listener, _client) = listener_in(stage, &mut event_loop);
+                let (_peer, connecting, _others) = connecting_in(stage, &mut event_loop);
+                drop(event_loop);
+                drop((connecting, listener));
             }
         });
     }

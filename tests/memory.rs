@@ -4,8 +4,9 @@ mod common;
 
 use common::counting::{Counting, allocations, live_bytes};
 use common::os::{allow_open_handles, duplicate, interrupt, limit_send_buffer};
-use common::{DIRECTIONS, Loop, PATIENCE, STATES, fill, make_room, pair, readable_pair, stream_in};
-use minimio::Interests;
+use common::{DIRECTIONS, Loop, PATIENCE, STAGES_OF_ONE, STATES, connecting_in, fill, listener_in};
+use common::{make_room, pair, readable_pair, stream_in};
+use minimio::{Interests, TcpListener, TcpStream};
 use std::io::{ErrorKind, Read, Write};
 use std::sync::mpsc;
 use std::thread;
@@ -76,6 +77,71 @@ fn a_stream_that_is_gone_costs_nothing_even_if_a_duplicate_lives_on() {
     };
     let before = after_some();
     assert_eq!(after_some(), before);
+}
+
+#[test]
+fn a_listener_or_a_connection_that_is_gone_costs_nothing() {
+    let mut event_loop = Loop::new();
+    make_room(&mut event_loop);
+    let mut after_some = || {
+        for stage in STAGES_OF_ONE.repeat(5) {
+            drop(listener_in(stage, &mut event_loop));
+            drop(connecting_in(stage, &mut event_loop));
+        }
+        event_loop.expect_none();
+        live_bytes()
+    };
+    let before = after_some();
+    assert_eq!(after_some(), before);
+}
+
+/// The operation that waits may never end by itself, because the duplicate keeps the socket open.
+#[test]
+fn a_listener_or_a_connection_that_is_gone_costs_nothing_even_if_a_duplicate_lives_on() {
+    let mut event_loop = Loop::new();
+    make_room(&mut event_loop);
+    let mut after_some = || {
+        let _heirs = STAGES_OF_ONE.map(|stage| {
+            let (listener, client) = listener_in(stage, &mut event_loop);
+            let (peer, connecting, others) = connecting_in(stage, &mut event_loop);
+            let heirs = (duplicate(&listener), duplicate(&connecting));
+            drop((listener, connecting));
+            (heirs, client, peer, others)
+        });
+        event_loop.expect_none();
+        live_bytes()
+    };
+    let before = after_some();
+    assert_eq!(after_some(), before);
+}
+
+/// A listener lends no buffer. A connection already has the buffer that its stream will lend.
+#[test]
+fn a_listener_that_waits_costs_next_to_nothing_and_a_connection_no_more_than_a_stream() {
+    const COUNT: usize = 100;
+    let mut event_loop = Loop::new();
+    make_room(&mut event_loop);
+    let cost_of_each = |before: isize| (live_bytes() - before) as usize / COUNT;
+    let before = live_bytes();
+    let listeners: Vec<_> = (0..COUNT)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    for listener in &listeners {
+        event_loop.register_listener(listener, 1);
+    }
+    let of_listener = cost_of_each(before);
+    let before = live_bytes();
+    let connecting: Vec<_> = listeners
+        .iter()
+        .map(|listener| TcpStream::start_connect(listener.local_addr().unwrap()).unwrap())
+        .collect();
+    for connecting in &connecting {
+        event_loop.register_connecting(connecting, 1);
+    }
+    let of_connection = cost_of_each(before);
+    println!("{of_listener} bytes for each listener, {of_connection} for each connection");
+    assert!(of_listener < 1024, "{of_listener} bytes");
+    assert!(of_connection < 5 * 1024, "{of_connection} bytes");
 }
 
 /// On Windows such a read looks into the queue, on behalf of `poll`, for what is there.

@@ -179,6 +179,7 @@ may_fail! {
 
 #[cfg(target_vendor = "apple")]
 may_fail! {
+    setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: c_uint) -> c_int;
     accept(fd: c_int, addr: *mut c_void, len: *mut c_void) -> c_int;
 }
 
@@ -536,6 +537,8 @@ fn a_connection_that_cannot_be_started_leaves_nothing_behind() {
     let before = count_open_handles();
     for (call, errno) in [
         (SOCKET, EMFILE),
+        #[cfg(target_vendor = "apple")]
+        ("setsockopt", EINVAL),
         ("connect", ENETUNREACH),
         ("connect", ENOMEM),
     ] {

@@ -62,12 +62,15 @@ const PERIOD: usize = 251;
 /// The largest `len` of `bytes_at`.
 pub const MAX_BYTES: usize = 64 << 10;
 
-/// Returns an address at which no program listens, and the stream that keeps it in use. (The system could give a free
-/// address to another test's listener.)
-pub fn nobody() -> (net::TcpStream, SocketAddr) {
-    let (near, _far) = std_pair();
-    let addr = near.local_addr().expect("local_addr");
-    (near, addr)
+/// Returns an address at which no program listens, and the connection that keeps it in use, because it was accepted there.
+/// (The system could give a free address to another test's listener. It could also give the address of a client to a second
+/// client: Linux then connects that client to itself.)
+pub fn nobody() -> ([net::TcpStream; 2], SocketAddr) {
+    let (listener, addr) = listen();
+    let client = net::TcpStream::connect(addr).expect("connect");
+    let (accepted, _) = listener.accept().expect("accept");
+    os::reset_when_closed(&client);
+    ([client, accepted], addr)
 }
 
 /// A connection with a byte to read.
@@ -374,6 +377,49 @@ pub fn stream_in(state: State, event_loop: &mut Loop) -> (TcpStream, net::TcpStr
         peer.write_all(b"!").unwrap();
     }
     (stream, peer)
+}
+
+/// The stages of a source that is not read: a listener, or a connection that is being made.
+pub const STAGES_OF_ONE: [Stage; 4] = {
+    let [unregistered, waiting, not_taken, taken, _] = STAGES;
+    [unregistered, waiting, not_taken, taken]
+};
+
+/// Returns a connection that is being made, with its listener, and the connections that fill the queue if it waits.
+pub fn connecting_in(
+    stage: Stage,
+    event_loop: &mut Loop,
+) -> (minimio::TcpListener, Connecting, Vec<Connecting>) {
+    if stage == Stage::Waiting {
+        return waiting_connection(event_loop);
+    }
+    let (listener, addr) = listen();
+    let connecting = TcpStream::start_connect(addr).expect("start_connect");
+    if stage > Stage::Waiting {
+        event_loop.register_connecting(&connecting, 1);
+    }
+    if stage == Stage::EventTaken {
+        event_loop.expect(&[1]);
+    }
+    (listener.into(), connecting, Vec::new())
+}
+
+/// Returns a listener, and its client unless it waits for one.
+pub fn listener_in(
+    stage: Stage,
+    event_loop: &mut Loop,
+) -> (minimio::TcpListener, Option<net::TcpStream>) {
+    let (listener, addr) = listen();
+    let listener = minimio::TcpListener::from(listener);
+    let has_client = stage != Stage::Waiting;
+    let client = has_client.then(|| net::TcpStream::connect(addr).expect("connect"));
+    if stage >= Stage::Waiting {
+        event_loop.register_listener(&listener, 1);
+    }
+    if stage == Stage::EventTaken {
+        event_loop.expect(&[1]);
+    }
+    (listener, client)
 }
 
 /// Runs a job that might never return. If it does not return in time, the test fails and leaves the thread behind.
