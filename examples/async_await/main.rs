@@ -22,7 +22,7 @@ use client::{Query, ask_all, serve};
 use executor::{block_on, spawn};
 use record::Record;
 use server::Server;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::{error, thread};
@@ -76,9 +76,12 @@ fn is_answered(record: &Record) -> bool {
     record.outcomes.iter().all(|outcome| outcome.answer.is_ok())
 }
 
-/// Unlike `print!`, does not panic when it cannot write.
+/// Unlike `print!`, does not panic when it cannot write. A reader that has closed its pipe (`| head`) is no error.
 fn say(text: &str) -> io::Result<()> {
-    io::stdout().write_all(text.as_bytes())
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Unlike `eprint!`, likewise.
