@@ -26,6 +26,7 @@ pages! {
     ch10_writing
     ch11_connecting
     ch12_listeners
+    ch13_futures
     promises
     experiments
     exercises
