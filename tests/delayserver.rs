@@ -39,6 +39,15 @@ fn the_main_job_tells_the_books_story() {
     assert!(output.status.success(), "{stdout}\n{}", stderr(&output));
     assert_eq!(stderr(&output), "");
     assert!(stdout.contains("Waiting! Poll {"), "{stdout}");
+    // Each line of the trace names its thread, and the output says whose thread that is.
+    assert!(stdout.starts_with("A delay server on 127.0.0.1:"));
+    assert!(stdout.contains(", in the thread `server`.\nTen requests of 1000 to 100 ms, from"));
+    assert!(stdout.contains(" the threads `main` and `reactor`:\n"));
+    let trace = String::from_utf8_lossy(&output.stderr);
+    for thread in ["server", "main", "reactor"] {
+        let is_named = trace.contains(&format!("  {thread} "));
+        assert_eq!(is_named, cfg!(feature = "trace"), "{thread}: {trace}");
+    }
     for token in 0..10 {
         // An answer that arrives in two parts has two events.
         let events = stdout

@@ -16,6 +16,18 @@ fn the_main_job_is_drawn() {
     let story = stdout(&output);
     let waits = story.lines().filter(|line| line.starts_with("Waiting!"));
     assert_eq!(picture.check(10), waits.count(), "{story}");
+    let heading = picture.heading();
+    let claim = "Ten requests, one waiting thread: ";
+    assert!(heading.starts_with(claim) && heading.ends_with(" s instead of 5.5 s"));
+    // The longest delay is part of the sum, and no longer than the whole run; both bars have the same scale.
+    let delays = picture.widths("delay");
+    assert_eq!(delays.len(), 10);
+    assert!(delays.is_sorted_by(|a, b| a > b), "{delays:?}");
+    let ends = |line: &Element| ["x1", "x2"].map(|end| line.number(end).unwrap());
+    let ends: Vec<f64> = picture.all("delay").flat_map(ends).collect();
+    assert!(ends.is_sorted(), "{ends:?}");
+    let total = picture.widths("total")[0];
+    assert!(delays[0] <= total && total < delays.iter().sum());
     for (at, lane) in picture.groups("request").into_iter().enumerate() {
         let delay = 1000 - 100 * at;
         let path = format!("/{delay}/after-{delay}-ms");
@@ -44,6 +56,11 @@ fn forty_requests_are_drawn() {
     let (output, picture) = drawn("forty", &args);
     assert!(output.status.success());
     picture.check(40);
+    assert!(
+        picture
+            .heading()
+            .starts_with("40 requests, one waiting thread: ")
+    );
 }
 
 #[test]
@@ -55,11 +72,13 @@ fn it_says_what_ended_a_wait() {
     let reactor = picture.groups("reactor")[0];
     let timeouts = picture.places(reactor, "wait timeout", "x2");
     assert!(!timeouts.is_empty());
-    assert_eq!(timeouts, picture.places(reactor, "over", "x1"));
-    let title = "its time was over";
-    assert_eq!(picture.titles(title), timeouts.len());
+    assert_eq!(picture.titles("its timeout expired"), timeouts.len());
     assert!(picture.titles(": events: 1") >= 1);
     assert_eq!(picture.titles("the loop was closed"), 1);
+    // One request gains nothing.
+    let heading = picture.heading();
+    assert!(heading.starts_with("One request, one waiting thread: "));
+    assert!(!heading.contains("instead"), "{heading}");
 }
 
 #[test]
@@ -73,7 +92,7 @@ fn the_texts_may_be_any() {
         ("\u{1}\t\r\n\u{1b}\u{7f}\u{85}", "???????"),
         ("\u{202e}\u{fffe}\u{ffff}", "???"),
         ("héß", "héß"),
-        ("漢字漢字漢字漢字漢字漢字", "漢字漢字漢字漢字…"),
+        ("漢字漢字漢字漢字漢字漢字", "漢字漢字漢字漢字漢字漢字"),
         ("", ""),
         (&long, "xxxxxxxxxxxxxxxx…"),
     ];
@@ -100,6 +119,10 @@ fn a_request_that_failed_is_drawn_too() {
     picture.check(2);
     let failed: Vec<_> = picture.all("figure failed").map(|at| at.parent).collect();
     assert_eq!(failed, [Some(picture.groups("request")[0])]);
+    // The delay of the request that failed is not counted.
+    let heading = picture.heading();
+    assert!(heading.starts_with("Two requests (1 failed), one waiting thread: "));
+    assert!(!heading.contains("instead"), "{heading}");
     assert_eq!(picture.titles("400 Bad Request"), 1);
 }
 
@@ -115,6 +138,8 @@ fn a_request_that_was_given_up_is_drawn_too() {
     let lane = picture.groups("request")[0];
     let registered = picture.places(lane, "register", "x1");
     assert_eq!(registered.len(), 1);
+    assert_eq!(picture.all("arrow").count(), 0);
+    assert!(picture.is_explained("until the loop is closed"));
     assert_eq!(picture.places(lane, "event", "cx"), []);
     // For as long as we waited.
     assert_eq!(picture.places(lane, "kernel", "x1"), registered);
@@ -230,6 +255,7 @@ impl Picture {
         let main = self.groups("main")[0];
         assert_eq!(self.places(main, "register", "x1").len(), rounds);
         assert_eq!(self.places(main, "read", "cx").len(), rounds);
+        self.check_way();
         waits
     }
 
@@ -286,14 +312,61 @@ impl Picture {
         for wait in &waits {
             let (from, to) = (wait.number("x1").unwrap(), wait.number("x2").unwrap());
             assert!(time <= from && from <= to, "{time} {from} {to}");
+            // A wait can be told from the one before it.
+            assert!(
+                time == 0.0 || from == to || from - time > 5.0,
+                "{time} {from}"
+            );
             time = to;
         }
         let (last, others) = waits.split_last().expect("a wait");
         assert_eq!(last.class(), "wait closed");
         assert!(others.iter().all(|wait| wait.class() != "wait closed"));
+        // What does not occur is not explained.
+        let timeouts = self.places(reactor, "wait timeout", "x2");
+        assert_eq!(
+            self.is_explained("until its 200 ms are over"),
+            !timeouts.is_empty()
+        );
         let ends = self.places(reactor, "wait events", "x2");
         assert_eq!(self.places(reactor, "event", "cx"), ends);
         waits.len()
+    }
+
+    /// The way of the last token leads from its last event, in the lane of its request, to the thread that reads.
+    fn check_way(&self) {
+        let mut labels = self.all("soft");
+        let token = labels.find_map(|text| text.text.strip_prefix("poll returns token "));
+        let lane = self.groups("request")[token.expect("a token").parse::<usize>().unwrap()];
+        let last = |class| *self.places(lane, class, "cx").last().unwrap();
+        let (event, read) = (last("event"), last("read"));
+        let all = self.groups("request").into_iter();
+        let mut events = all.flat_map(|lane| self.places(lane, "event", "cx"));
+        assert!(events.all(|other| other <= event));
+        let middle = |group| {
+            self.children(group)
+                .find_map(|text| text.number("y"))
+                .unwrap()
+        };
+        let [reactor, main] = ["reactor", "main"].map(|name| middle(self.groups(name)[0]));
+        // Of the three lines of an arrow, the first is its shaft.
+        let arrows: Vec<_> = self.all("arrow").step_by(3).collect();
+        let ends = |name| {
+            arrows
+                .iter()
+                .map(|line| line.number(name).unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (ends("x1"), ends("x2")),
+            (vec![event; 2], vec![event, read])
+        );
+        for (y, lane) in ends("y1").into_iter().zip([middle(lane), reactor]) {
+            assert!((lane - 10.0..lane).contains(&y));
+        }
+        for (y, lane) in ends("y2").into_iter().zip([reactor, main]) {
+            assert!((lane..lane + 10.0).contains(&y));
+        }
     }
 
     /// Returns how often the request was registered.
@@ -354,6 +427,21 @@ impl Picture {
     fn texts(&self, group: usize, class: &str) -> Vec<&str> {
         let children = self.children(group).filter(|child| child.class() == class);
         children.map(|child| child.text.as_str()).collect()
+    }
+
+    fn heading(&self) -> &str {
+        let heading = &self.all("heading").next().expect("a heading").text;
+        assert_eq!(self.0[0].attributes["aria-label"], *heading);
+        heading
+    }
+
+    fn widths(&self, class: &str) -> Vec<f64> {
+        let ends = |line: &Element| line.number("x2").unwrap() - line.number("x1").unwrap();
+        self.all(class).map(ends).collect()
+    }
+
+    fn is_explained(&self, part: &str) -> bool {
+        self.all("soft").any(|text| text.text.contains(part))
     }
 
     /// How many titles contain `part`.

@@ -381,22 +381,150 @@ fn an_experiment_has_a_patch_that_says_the_same() {
     assert!(experiments >= 12, "{experiments}");
 }
 
-#[test]
-fn links_of_the_readme_lead_somewhere() {
-    let readme = Document::open("README.md");
-    let headings: Vec<_> = readme
-        .text
-        .lines()
-        .filter_map(|line| Some(line.strip_prefix('#')?.trim_start_matches('#').trim()))
-        .map(|heading| heading.to_lowercase().replace(' ', "-"))
-        .collect();
-    let (_, outside) = readme.parts();
-    for link in outside.iter().flat_map(|part| part.split("](").skip(1)) {
-        let target = link.split_once(')').expect("a link has an end").0;
-        let is_there = match target.strip_prefix('#') {
-            Some(anchor) => headings.iter().any(|heading| heading == anchor),
-            None => target.starts_with("https://") || path(target).exists(),
-        };
-        assert!(is_there, "{target}");
+impl Document {
+    /// The links' targets, with the name where the page defines it.
+    fn links(&self) -> Vec<(Option<&str>, &str)> {
+        let (_, outside) = self.parts();
+        let mut links = Vec::new();
+        for part in outside {
+            let ends = part.split("](").skip(1);
+            links.extend(ends.map(|rest| (None, rest.split_once(')').expect("a link ends").0)));
+            links.extend(
+                part.lines()
+                    .filter_map(definition)
+                    .map(|(name, target)| (Some(name), target)),
+            );
+        }
+        links
     }
+
+    /// As a forge makes anchors of headings.
+    fn anchors(&self) -> Vec<String> {
+        let (_, outside) = self.parts();
+        let lines = outside.into_iter().flat_map(str::lines);
+        lines
+            .filter_map(|line| Some(line.strip_prefix('#')?.trim_start_matches('#').trim()))
+            .map(|heading| heading.to_lowercase().replace(' ', "-"))
+            .map(|anchor| anchor.replace(|c: char| !c.is_alphanumeric() && !"-_".contains(c), ""))
+            .collect()
+    }
+
+    /// Where the file lies.
+    fn folder(&self) -> &Path {
+        Path::new(&self.name)
+            .parent()
+            .expect("a file is in a folder")
+    }
+}
+
+/// `[name]: target`
+fn definition(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix('[')?.split_once("]: ")
+}
+
+/// The documents that are read as files: what a forge shows where they lie.
+fn pages() -> Vec<Document> {
+    let files = files("src/guide")
+        .into_iter()
+        .chain(["README.md".to_string()]);
+    let is_page = |name: &String| name.ends_with(".md") && !name.ends_with("/links.md");
+    files
+        .filter(is_page)
+        .map(|name| Document::open(&name))
+        .collect()
+}
+
+#[test]
+fn a_link_between_files_leads_somewhere() {
+    for page in pages() {
+        for (_, target) in page.links() {
+            if target.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = match file {
+                "" => page.name.clone(),
+                _ => page.folder().join(file).to_str().unwrap().to_string(),
+            };
+            assert!(path(&file).exists(), "{target}, in {}", page.name);
+            let is_there = anchor.is_empty()
+                || !file.ends_with(".md")
+                || Document::open(&file)
+                    .anchors()
+                    .iter()
+                    .any(|other| other == anchor);
+            assert!(is_there, "{target}, in {}", page.name);
+        }
+    }
+}
+
+/// In rustdoc the names of `links.md` count, in the files those of the page itself.
+#[test]
+fn a_link_leads_to_the_same_page_in_the_documentation() {
+    let links = Document::open("src/guide/links.md");
+    let names: Vec<_> = links.links();
+    for page in pages() {
+        for (name, target) in page.links() {
+            let Some(name) = name else { continue };
+            let there = names.iter().find(|(other, _)| *other == Some(name));
+            let (_, there) =
+                there.unwrap_or_else(|| panic!("[{name}] of {} is unknown", page.name));
+            let guide = there
+                .replace("crate::guide::", "")
+                .replace("crate::guide", "README");
+            let (file, anchor) = guide.split_once('#').unwrap_or((&guide, ""));
+            let is_same = match target.split_once(".md") {
+                Some((here, place)) => here == file && place.trim_start_matches('#') == anchor,
+                None => there.starts_with("crate::") || there.starts_with("crate#"),
+            };
+            assert!(is_same, "[{name}] of {}: {target} and {there}", page.name);
+        }
+    }
+}
+
+/// A test that Windows runs compares the table of the source with what happens.
+#[test]
+fn the_transitions_are_the_same_in_the_guide_and_in_the_source() {
+    let table = |name| {
+        let text = Document::open(name).text;
+        let rows = text.lines().filter(|line| line.starts_with("| "));
+        rows.map(str::to_string).collect::<Vec<_>>()
+    };
+    let source = table("src/sys/iocp/operation.rs");
+    assert_eq!(table("src/guide/ch4b_lending.md"), source);
+    assert!(source.len() > 10, "where is the table?");
+}
+
+/// At 200 words a minute, the code included.
+#[test]
+fn a_chapter_takes_as_long_as_the_guide_says() {
+    let guide = Document::open("src/guide/README.md");
+    let mut chapters = 0;
+    for row in guide.rows() {
+        let [chapter, minutes, _] = row[..] else {
+            continue;
+        };
+        let Some((_, name)) = chapter.split_once("][") else {
+            continue;
+        };
+        let name = name.trim_end_matches(']');
+        let file = guide
+            .links()
+            .into_iter()
+            .find(|(other, _)| *other == Some(name))
+            .unwrap()
+            .1;
+        let text = Document::open(&format!("src/guide/{file}")).text;
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with("# ") && definition(line).is_none());
+        let words = lines.flat_map(str::split_whitespace).count();
+        let said: usize = minutes.parse().expect("a number of minutes");
+        assert!(
+            words.div_ceil(200).abs_diff(said) <= 1,
+            "{file}: {words} words in {said} minutes"
+        );
+        chapters += 1;
+    }
+    assert!(chapters >= 12, "{chapters}");
 }

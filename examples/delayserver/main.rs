@@ -67,8 +67,10 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
     let server = Server::new(listener, 0)?;
     let registrator = server.registrator();
     let server = spawn("server", || server.run())?;
+    // The trace names threads: this says which of them are the server, and which the client.
     say(&format!(
-        "A delay server on {addr}, and ten requests of 1000 to 100 ms:\n\n"
+        "A delay server on {addr}, in the thread `server`.\n\
+         Ten requests of 1000 to 100 ms, from the threads `main` and `reactor`:\n\n"
     ))?;
     // The longest delay comes first, so that the order of the events differs from that of the requests.
     let queries: Vec<Query> = (1..=10)

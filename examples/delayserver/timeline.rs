@@ -30,7 +30,8 @@ pub fn draw(queries: &[Query], record: &Record, is_colored: bool) -> String {
         let (Ok(answer) | Err(answer)) = &outcome.answer;
         out += &row(figures, &bar, &in_one_line(answer));
     }
-    let (requests, delays) = (queries.len(), total_delay_ms(queries));
+    let delays: u64 = queries.iter().map(|query| u64::from(query.delay_ms)).sum();
+    let requests = queries.len();
     let total = ms(total);
     let _ = writeln!(
         out,
@@ -43,10 +44,6 @@ pub fn draw(queries: &[Query], record: &Record, is_colored: bool) -> String {
 /// Each figure has room for `60000.0 ms`.
 fn row([token, delay, registered, waited, event]: [String; 5], bar: &str, answer: &str) -> String {
     format!("{token:>5}{delay:>9}{registered:>11}{waited:>11}{event:>11} |{bar}| {answer}\n")
-}
-
-pub fn total_delay_ms(queries: &[Query]) -> u64 {
-    queries.iter().map(|query| u64::from(query.delay_ms)).sum()
 }
 
 /// Blank at first, dots while it connected, a bar while it waited, a mark where its event came.

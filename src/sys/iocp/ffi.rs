@@ -1,4 +1,5 @@
-//! What we need of `<winsock2.h>`, `<minwinbase.h>`, `<ioapiset.h>` and others, under the names it has there.
+//! The parts of `<winsock2.h>`, `<minwinbase.h>`, `<ioapiset.h>` and other headers that we use, with the names from
+//! there.
 #![allow(non_camel_case_types, non_snake_case, clippy::upper_case_acronyms)]
 
 use std::ffi::{c_char, c_int, c_void};
@@ -7,34 +8,36 @@ pub type HANDLE = *mut c_void;
 pub type NTSTATUS = i32;
 pub type SOCKET = usize;
 
-/// One operation's state, which is the kernel's while the operation is in flight.
+/// The state of an operation. It belongs to the kernel while the operation is in flight.
 /// <https://learn.microsoft.com/windows/win32/api/minwinbase/ns-minwinbase-overlapped>
 #[repr(C)]
 pub struct OVERLAPPED {
-    /// The operation's `NTSTATUS`, for `WSAGetOverlappedResult` to read.
+    /// The operation's `NTSTATUS`, which `WSAGetOverlappedResult` reads.
     pub Internal: usize,
-    /// How many bytes were moved.
+    /// How many bytes were transferred.
     pub InternalHigh: usize,
-    /// A place in a file; sockets have none.
+    /// An offset in a file. Sockets have none.
     pub Offset: u32,
     pub OffsetHigh: u32,
     pub hEvent: HANDLE,
 }
 
-/// A completion packet, as the port brings it.
+/// A completion packet.
 /// <https://learn.microsoft.com/windows/win32/api/minwinbase/ns-minwinbase-overlapped_entry>
 #[repr(C)]
 pub struct OVERLAPPED_ENTRY {
-    /// The number that the handle was given when it was associated with the port.
+    /// The number that we passed when we associated the handle with the port.
     pub lpCompletionKey: usize,
     /// The operation that is complete.
     pub lpOverlapped: *mut OVERLAPPED,
-    /// The operation's `NTSTATUS`. (The page calls it reserved.) 0 in a packet that a program has posted.
+    /// The lower 32 bits are the operation's `NTSTATUS`, and 0 in a packet that a program has posted. (The page calls
+    /// the field reserved. Wine does not write the other bits.)
     pub Internal: usize,
     pub dwNumberOfBytesTransferred: u32,
 }
 
-/// What `OVERLAPPED` begins with. <https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/ns-wdm-_io_status_block>
+/// What `OVERLAPPED` begins with.
+/// <https://learn.microsoft.com/windows-hardware/drivers/ddi/wdm/ns-wdm-_io_status_block>
 #[repr(C)]
 pub struct IO_STATUS_BLOCK {
     /// Or the `NTSTATUS`, in a union.
@@ -42,7 +45,7 @@ pub struct IO_STATUS_BLOCK {
     pub Information: usize,
 }
 
-/// A question to AFD, and its answer. It is in no header of Microsoft's; the names are those that others use:
+/// A question to AFD, and its answer. No header of Microsoft's declares it. The names are those that others use:
 /// <https://github.com/piscisaureus/wepoll/blob/dist/wepoll.c>
 #[repr(C)]
 pub struct AFD_POLL_INFO {
@@ -55,19 +58,19 @@ pub struct AFD_POLL_INFO {
 #[repr(C)]
 pub struct AFD_POLL_HANDLE_INFO {
     pub Handle: HANDLE,
-    /// On the way in, what to wait for; on the way out, what is the case.
+    /// In the question, what to wait for. In the answer, what has happened.
     pub Events: u32,
     pub Status: NTSTATUS,
 }
 
-/// A buffer that is lent. <https://learn.microsoft.com/windows/win32/api/ws2def/ns-ws2def-wsabuf>
+/// A buffer to lend. <https://learn.microsoft.com/windows/win32/api/ws2def/ns-ws2def-wsabuf>
 #[repr(C)]
 pub struct WSABUF {
     pub len: u32,
     pub buf: *mut c_char,
 }
 
-/// What Winsock says of itself.
+/// Winsock's description of itself.
 /// <https://learn.microsoft.com/windows/win32/api/winsock2/ns-winsock2-wsadata>
 #[repr(C)]
 pub struct WSADATA {
@@ -106,7 +109,7 @@ pub struct in_addr {
     pub s_addr: u32,
 }
 
-/// An IPv6 address and port, in network byte order, with the flow and the interface that it may need.
+/// An IPv6 address and port, in network byte order, with the flow and the interface.
 /// <https://learn.microsoft.com/windows/win32/api/ws2ipdef/ns-ws2ipdef-sockaddr_in6_lh>
 #[repr(C)]
 pub struct sockaddr_in6 {
@@ -127,23 +130,23 @@ pub const AF_INET6: c_int = 23;
 pub const SOCK_STREAM: c_int = 1;
 /// Operations on the socket can be overlapped.
 pub const WSA_FLAG_OVERLAPPED: u32 = 0x01;
-/// The socket is not inherited by programs that we start. (Since Windows 7 with Service Pack 1.)
+/// Child programs do not inherit the socket. (Since Windows 7 with Service Pack 1.)
 pub const WSA_FLAG_NO_HANDLE_INHERIT: u32 = 0x80;
 pub const INVALID_SOCKET: SOCKET = SOCKET::MAX;
 
 pub const INVALID_HANDLE_VALUE: HANDLE = -1isize as HANDLE;
-/// A timeout without end.
+/// A timeout that never expires.
 pub const INFINITE: u32 = u32::MAX;
-/// How `GetQueuedCompletionStatusEx` says that the timeout is over.
+/// `GetQueuedCompletionStatusEx`: the timeout has expired.
 pub const WAIT_TIMEOUT: c_int = 258;
-/// "The receive has begun."
+/// The receive has started.
 pub const WSA_IO_PENDING: c_int = 997;
-/// "There is no room for so many receives", in two ways.
+/// There is not enough memory for another receive. (Windows has two codes.)
 pub const WSAENOBUFS: c_int = 10055;
 pub const WSAEWOULDBLOCK: c_int = 10035;
-/// Reading was shut down, by us.
+/// We have shut down reading.
 pub const WSAESHUTDOWN: c_int = 10058;
-/// "The receive goes on."
+/// The operation is still in flight.
 pub const WSA_IO_INCOMPLETE: c_int = 996;
 /// The operation was cancelled.
 pub const ERROR_OPERATION_ABORTED: c_int = 995;
@@ -160,7 +163,7 @@ pub const AFD_POLL_CONNECT_FAIL: u32 = 0x0100;
 
 #[link(name = "kernel32")]
 unsafe extern "system" {
-    /// Makes a port; and associates a handle with it, so that what completes on the handle is reported there.
+    /// Creates a port, or associates a handle with a port, so that the port reports completed operations on the handle.
     /// <https://learn.microsoft.com/windows/win32/fileio/createiocompletionport>
     pub fn CreateIoCompletionPort(
         FileHandle: HANDLE,
@@ -169,7 +172,7 @@ unsafe extern "system" {
         NumberOfConcurrentThreads: u32,
     ) -> HANDLE;
 
-    /// Sleeps until there are packets, and takes them.
+    /// Sleeps until there are packets, and dequeues them.
     /// <https://learn.microsoft.com/windows/win32/fileio/getqueuedcompletionstatusex-func>
     pub fn GetQueuedCompletionStatusEx(
         CompletionPort: HANDLE,
@@ -180,7 +183,7 @@ unsafe extern "system" {
         fAlertable: c_int,
     ) -> c_int;
 
-    /// Puts a packet into the port that no operation has caused.
+    /// Queues a packet of our own to the port.
     /// <https://learn.microsoft.com/windows/win32/fileio/postqueuedcompletionstatus>
     pub fn PostQueuedCompletionStatus(
         CompletionPort: HANDLE,
@@ -189,18 +192,18 @@ unsafe extern "system" {
         lpOverlapped: *mut OVERLAPPED,
     ) -> c_int;
 
-    /// Asks for an operation to end now; its packet comes all the same.
+    /// Asks the kernel to end an operation. Its packet comes all the same.
     /// <https://learn.microsoft.com/windows/win32/fileio/cancelioex-func>
     pub fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int;
 }
 
 #[link(name = "ws2_32")]
 unsafe extern "system" {
-    /// Starts Winsock, in this version at least.
+    /// Starts Winsock, in at least this version.
     /// <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsastartup>
     pub fn WSAStartup(wVersionRequested: u16, lpWSAData: *mut WSADATA) -> c_int;
 
-    /// Makes a socket. <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsasocketw>
+    /// Creates a socket. <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsasocketw>
     pub fn WSASocketW(
         af: c_int,
         r#type: c_int,
@@ -210,11 +213,11 @@ unsafe extern "system" {
         dwFlags: u32,
     ) -> SOCKET;
 
-    /// Starts a connection; on a non-blocking socket, does not wait for it.
+    /// Starts a connection. Does not wait for it if the socket is non-blocking.
     /// <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-connect>
     pub fn connect(s: SOCKET, name: *const c_void, namelen: c_int) -> c_int;
 
-    /// Starts a receive into buffers that are the kernel's until it is complete.
+    /// Starts a receive into buffers that belong to the kernel until the receive has ended.
     /// <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsarecv>
     pub fn WSARecv(
         s: SOCKET,
@@ -226,7 +229,7 @@ unsafe extern "system" {
         lpCompletionRoutine: LPWSAOVERLAPPED_COMPLETION_ROUTINE,
     ) -> c_int;
 
-    /// Says whether an operation is complete, and translates its `NTSTATUS` into an error of Winsock's.
+    /// Reports whether an operation is complete, and translates its `NTSTATUS` into a Winsock error.
     /// <https://learn.microsoft.com/windows/win32/api/winsock2/nf-winsock2-wsagetoverlappedresult>
     pub fn WSAGetOverlappedResult(
         s: SOCKET,
@@ -254,7 +257,7 @@ unsafe extern "system" {
         OutputBufferLength: u32,
     ) -> NTSTATUS;
 
-    /// Translates an `NTSTATUS` into an error of Win32's.
+    /// Translates an `NTSTATUS` into a Win32 error.
     /// <https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-rtlntstatustodoserror>
     pub fn RtlNtStatusToDosError(Status: NTSTATUS) -> u32;
 }
@@ -263,6 +266,6 @@ unsafe extern "system" {
 pub type PIO_APC_ROUTINE =
     Option<unsafe extern "system" fn(*mut c_void, *mut IO_STATUS_BLOCK, u32)>;
 
-/// Likewise.
+/// We pass none of these either.
 pub type LPWSAOVERLAPPED_COMPLETION_ROUTINE =
     Option<unsafe extern "system" fn(u32, u32, *mut OVERLAPPED, u32)>;

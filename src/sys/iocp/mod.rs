@@ -1,24 +1,24 @@
 //! Windows: IOCP, a *completion* queue.
 //!
-//! epoll and kqueue report when a read will not block, and leave the read to us. Here it is the other way round: we
-//! start the read first, with a buffer that we lend to the kernel, and go on. When data arrives the kernel puts it
-//! there, and then queues a packet to a port, which says that the operation is complete. `GetQueuedCompletionStatusEx`
-//! dequeues packets from the port, and sleeps while there are none.
+//! epoll and kqueue report when a read will not block, and leave the read to us. On Windows we start the read first,
+//! with a buffer that we lend to the kernel. When data arrives, the kernel writes it into the buffer, and then queues a
+//! packet to a port, which reports that the operation is complete. `GetQueuedCompletionStatusEx` dequeues packets from
+//! the port, and sleeps while there are none.
 //! <https://learn.microsoft.com/windows/win32/fileio/i-o-completion-ports>
 //!
-//! So "the stream can be read" becomes "a receive has ended": its bytes, the end of the stream or an error wait in the
-//! stream's [`Operation`] until [`read`](Source) hands them out. That costs a buffer for every stream, 40 MB for
-//! 10,000 of them; and while a receive waits, the pages of its buffer stay in physical memory.
+//! So "the stream can be read" becomes "a receive has ended": the stream's [`Operation`] keeps the bytes, the end of
+//! the stream or an error until [`read`](Source) returns them. This costs a buffer for every stream, 40 MB for 10,000
+//! streams, and while a receive waits, the pages of its buffer stay in physical memory.
 //!
-//! "The stream can be written to" is no operation that could end: a write which is lent to the kernel would have to outlive
-//! the stream, or lose bytes. So we ask AFD, the driver below the sockets, which knows readiness; its answer is the end of
-//! an operation, too. It could be asked about reading as well, as mio and wepoll do. That needs no buffer, but it hides the
-//! lesson: what is lent to the kernel is the kernel's, until it says that it is done.
+//! Writing does not work in this way, because a write that is lent to the kernel would have to outlive the stream, or
+//! lose bytes. So we ask AFD, the driver below the sockets, whether there is room. This question is an operation, too,
+//! and its end is the answer. mio and wepoll also ask AFD about reading. That needs no buffer, but it hides the lesson:
+//! what is lent to the kernel belongs to the kernel until the packet of the operation.
 //!
-//! This file has the port, `operation.rs` what is lent and when, `tcp.rs` the sources, `afd.rs` the question to AFD, and `socket.rs`
-//! the sockets that we make ourselves.
-//! Locks are taken in one order, so that no two threads wait for each other: the selector's `inbox`, then an operation's
-//! `state`, then the selector's `operations`.
+//! This file has the port, `operation.rs` what is lent and when, `tcp.rs` the sources, `afd.rs` the question to AFD,
+//! and `socket.rs` the sockets that we create ourselves. The guide's chapter 4b explains the backend step by step. All
+//! threads take locks in one order, so that no two threads wait for each other: the selector's `inbox`, then an
+//! operation's `state`, then the selector's `operations`.
 
 mod afd;
 #[cfg_attr(feature = "trace", path = "traced.rs")]
@@ -40,44 +40,45 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use std::{iter, mem, ptr};
 
-/// How many packets one call dequeues at most. The kernel has to look at all the room for them, however few there are.
+/// The largest number of packets that one call dequeues. The kernel checks all the memory for them, even if it writes
+/// only a few.
 const MAX_PACKETS: usize = 256;
 
-/// How long a loop that is dropped waits for the next packet of an operation that it has cancelled. The packet comes soon,
-/// unless the system has refused to cancel.
+/// How long a dropped loop waits for the next packet of the operations that it has cancelled. Packets come soon, unless
+/// the system has refused to cancel.
 const DRAIN_MS: u32 = 10_000;
 
 pub struct Selector {
     port: OwnedHandle,
-    /// The operations of which a packet is to come, by the address that it will bring. This is the kernel's reference: it
-    /// is kept until the packet was dequeued.
+    /// The operations whose packets will come, by the address in the packet. These are the kernel's references: the
+    /// selector keeps them until it has dequeued the packets.
     operations: Mutex<HashMap<usize, Arc<Operation>>>,
     inbox: Mutex<Inbox>,
-    /// Notified when a thread has dequeued packets, or has waited for them in vain.
+    /// Notified when a thread has dequeued packets, or its wait for packets has timed out.
     dequeued: Condvar,
-    /// Each source that is registered gets a copy. It is weak, so that a source does not keep our handle of the port open.
+    /// Each registered source gets a copy. It is weak, so that a source does not keep the port open.
     me: Weak<Selector>,
 }
 
-/// What was dequeued from the port. Besides `select`, a read that waits for its receive dequeues packets, because perhaps
-/// no thread is in `select`. One thread at a time does so, and the others wait for it; so no thread sleeps in the port
-/// while another takes away the packet that was to wake it.
+/// What was dequeued from the port. Besides `select`, a read that waits for its receive dequeues packets, because
+/// perhaps no thread is in `select`. One thread at a time dequeues, and the others wait for it. Otherwise a thread
+/// could sleep in the port after another thread had dequeued the packet that it waits for.
 struct Inbox {
-    /// Operations that have ended, for `select` to make events of.
+    /// Operations that have ended, and that `select` will turn into events.
     ended: VecDeque<Arc<Operation>>,
-    /// Room for packets. `None`: a thread has it, and is dequeuing.
+    /// Memory for packets. `None` while a thread uses it to dequeue.
     packets: Option<Vec<OVERLAPPED_ENTRY>>,
-    /// Set by `wake`, for good: its packet wakes one thread, and is gone.
+    /// Set by `wake` and never reset, because the packet wakes only one thread.
     is_woken: bool,
 }
 
-// SAFETY: to us, the pointer in it is a number.
+// SAFETY: we use the pointer in it as a number only.
 unsafe impl Send for OVERLAPPED_ENTRY {}
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let port = create_io_completion_port(ffi::INVALID_HANDLE_VALUE, ptr::null_mut())?; // [queue]
-        // SAFETY: it was made just now, and has no other owner.
+        // SAFETY: the handle is new, and has no other owner.
         let port = unsafe { OwnedHandle::from_raw_handle(port) };
         let inbox = Inbox {
             ended: VecDeque::new(),
@@ -123,12 +124,12 @@ impl Selector {
             if !events.is_empty() || n == 0 {
                 return Ok(());
             }
-            timeout_ms = 0; // what came means nothing to the user; behind it there may be something that does
+            timeout_ms = 0; // these packets were no events; there may be more packets behind them
         }
     }
 
-    /// Moves packets from the port to the inbox, and waits for them if there are none. If another thread does so already,
-    /// waits for that one. Returns how many packets this thread has dequeued.
+    /// Moves packets from the port to the inbox, and waits for them if there are none. If another thread is already
+    /// doing this, waits for that thread. Returns how many packets this thread has dequeued.
     fn dequeue<'a>(
         &'a self,
         mut inbox: MutexGuard<'a, Inbox>,
@@ -151,7 +152,7 @@ impl Selector {
         result.map(|()| (inbox, n))
     }
 
-    /// Dequeues packets until the condition holds. With a timeout of 0, only those that are in the port now.
+    /// Dequeues packets until the condition is true. With a timeout of 0, dequeues only those that are in the port now.
     fn dequeue_until(&self, condition: impl Fn() -> bool, timeout_ms: u32) -> io::Result<()> {
         let (mut inbox, mut n) = (lock(&self.inbox), MAX_PACKETS);
         while !condition() && (timeout_ms > 0 || n == MAX_PACKETS) {
@@ -160,11 +161,11 @@ impl Selector {
         Ok(())
     }
 
-    /// The operation that has ended, if the packet is an operation's.
+    /// Returns the operation that has ended, if the packet belongs to one.
     fn on_packet(&self, packet: OVERLAPPED_ENTRY) -> Option<Arc<Operation>> {
         let address = packet.lpOverlapped as usize;
         let operation = lock(&self.operations).get(&address).cloned()?;
-        let has_ended = operation.take_back(packet.Internal);
+        let has_ended = operation.take_back(packet.Internal as i32);
         has_ended.then(|| lock(&self.operations).remove(&address))?
     }
 
@@ -177,17 +178,17 @@ impl Selector {
 }
 
 impl Drop for Selector {
-    /// What is lent must come back before we give up our references. So every operation is cancelled, and then we wait for
-    /// the packets: an operation that was cancelled has not ended yet, it will end soon.
+    /// Everything lent must come back before we drop our references. So we cancel every operation, and wait for the
+    /// packets, because a cancelled operation has not ended yet.
     fn drop(&mut self) {
         let lent: Vec<_> = lock(&self.operations).values().cloned().collect();
-        lent.iter().for_each(|operation| operation.cancel(false));
+        lent.iter().for_each(|operation| operation.cancel());
         let mut packets = Vec::with_capacity(MAX_PACKETS);
         // [drain]
         while !lock(&self.operations).is_empty() {
             let result = get_packets(&self.port, &mut packets, DRAIN_MS);
             if result.is_err() || packets.is_empty() {
-                // A leak is better than to wait without end, or to free what the kernel may still write to.
+                // A leak is better than waiting for ever, or freeing memory that the kernel may still write to.
                 let operations = mem::take(&mut *lock(&self.operations));
                 operations.values().for_each(|it| it.give_up());
                 return mem::forget(operations);
@@ -199,8 +200,9 @@ impl Drop for Selector {
     }
 }
 
-/// An event is no struct of the system's here, because a packet has no place for a token. (The completion key is fixed when
-/// a socket is associated with the port, and a token is new with each `register`. So the token travels in the operation.)
+/// Unlike on the other systems, this is our own struct, because a packet has no place for a token. (The completion key
+/// is fixed when a socket is associated with the port, while each `register` has a new token. So the token travels in
+/// the operation.)
 pub struct RawEvent {
     token: Token,
     interests: Interests,
@@ -216,21 +218,21 @@ impl RawEvent {
     }
 }
 
-/// From now on, each overlapped operation on the socket is reported to the port when it completes. Win32 knows no way
-/// back.
+/// From now on, the kernel reports each overlapped operation on the socket to the port when it completes. Win32 cannot
+/// undo this.
 fn associate_with_port(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> {
     match create_io_completion_port(socket as ffi::HANDLE, port.as_raw_handle()) {
-        // It has a port, perhaps by a duplicate of the socket. (Or it was made without `WSA_FLAG_OVERLAPPED`, which
-        // `std` never does, and cannot have one.)
+        // The socket has a port already, perhaps because of a duplicate. (Or it was created without
+        // `WSA_FLAG_OVERLAPPED`, which `std` never does, and cannot have a port.)
         Err(error) if error.kind() == ErrorKind::InvalidInput => Err(belongs_to_another()),
         result => result.map(|_| ()),
     }
 }
 
 fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {
-    // The last argument counts when the port is made: it is how many threads that have dequeued packets may run at once.
-    // The default is the number of processors, and then such a thread, busy now, could keep another one asleep.
-    // SAFETY: numbers are passed, and no pointer.
+    // The last argument only matters when the port is created: the number of threads that may run at once after they
+    // have dequeued packets. The default is the number of processors. With it, a busy thread could keep another one
+    // asleep. SAFETY: we pass numbers, and no pointer.
     match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, i32::MAX as u32) } {
         port if port.is_null() => Err(failed("CreateIoCompletionPort")),
         port => Ok(port),
@@ -245,8 +247,8 @@ fn get_packets(
     packets.clear();
     let (room, capacity) = (packets.as_mut_ptr(), packets.capacity() as u32);
     let (port, mut n) = (port.as_raw_handle(), 0);
-    // SAFETY: there is room for `capacity` packets, and we alone have access. The kernel writes that many at most, and `n`
-    // says how many it has written.
+    // SAFETY: there is memory for `capacity` packets, to which only we have access. The kernel writes at most that
+    // many, and sets `n` to the number that it has written.
     unsafe {
         match ffi::GetQueuedCompletionStatusEx(port, room, capacity, &mut n, timeout_ms, 0) {
             0 if last_error() == ffi::WAIT_TIMEOUT => (),
@@ -258,19 +260,19 @@ fn get_packets(
 }
 
 fn post_packet(port: &OwnedHandle, overlapped: *mut ffi::OVERLAPPED) -> io::Result<()> {
-    // SAFETY: the pointer is not looked at, only passed on.
+    // SAFETY: the kernel passes the pointer on, and does not use it.
     match unsafe { ffi::PostQueuedCompletionStatus(port.as_raw_handle(), 0, 0, overlapped) } {
         0 => Err(failed("PostQueuedCompletionStatus")),
         _ => Ok(()),
     }
 }
 
-/// No code panics that holds one of these locks, so a poisoned one would be as good as any.
+/// No code panics while it holds one of these locks, so a poisoned lock would still protect valid data.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the last call of this thread failed with, if it failed. (Winsock's `WSAGetLastError` is the same.)
+/// The error of this thread's last call, if it failed. (Winsock's `WSAGetLastError` returns the same.)
 fn last_error() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }

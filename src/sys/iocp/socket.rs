@@ -1,4 +1,4 @@
-//! Making a socket that does not block and is not inherited, and starting its connection.
+//! Creates a socket that does not block and is not inherited, and starts its connection.
 
 use super::super::error::failed_with_code;
 use super::{Source, ffi, last_error};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     start_winsock()?;
     let flags = ffi::WSA_FLAG_OVERLAPPED | ffi::WSA_FLAG_NO_HANDLE_INHERIT;
-    // SAFETY: the pointer may be null, and a socket that was made just now has no owner.
+    // SAFETY: the pointer may be null, and a new socket has no other owner.
     let socket = unsafe {
         match ffi::WSASocketW(family, ffi::SOCK_STREAM, 0, ptr::null(), 0, flags) {
             ffi::INVALID_SOCKET => return Err(failed_with_code("WSASocketW", last_error())),
@@ -24,14 +24,14 @@ pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     source.set_nonblocking(true).map(|()| source)
 }
 
-/// `std` starts Winsock with its own first socket, and until then Winsock may not run. To start it twice does no harm. After a
-/// failure the next call tries again.
+/// `std` starts Winsock when it creates its first socket, and there may be none yet. Starting Winsock twice does no
+/// harm. After a failure the next call tries again.
 fn start_winsock() -> io::Result<()> {
     static IS_STARTED: AtomicBool = AtomicBool::new(false);
     if IS_STARTED.load(SeqCst) {
         return Ok(());
     }
-    // SAFETY: Winsock writes to the struct before the call returns. Nothing in it is of interest.
+    // SAFETY: Winsock writes to the struct only until the call returns. We do not read the struct.
     match unsafe { ffi::WSAStartup(0x0202, MaybeUninit::uninit().as_mut_ptr()) } {
         0 => IS_STARTED.store(true, SeqCst),
         error => return Err(failed_with_code("WSAStartup", error)),
@@ -39,13 +39,13 @@ fn start_winsock() -> io::Result<()> {
     Ok(())
 }
 
-/// That the connection is still being made is no failure.
+/// A connection that is still being made is not a failure.
 pub fn connect<T>(socket: &TcpStream, address: &T) -> io::Result<()> {
     let (socket, len) = (
         socket.as_raw_socket() as ffi::SOCKET,
         size_of::<T>() as c_int,
     );
-    // SAFETY: the socket is open, and `address` is used until the call returns.
+    // SAFETY: the socket is open, and the kernel uses `address` only until the call returns.
     let result = unsafe { ffi::connect(socket, (&raw const *address).cast(), len) };
     match (result, last_error()) {
         (0, _) | (_, ffi::WSAEWOULDBLOCK) => Ok(()),

@@ -1,4 +1,4 @@
-//! The source: one of `std`'s sockets, and the operations with which it waits.
+//! The source: one of `std`'s sockets, and its operations.
 
 use super::super::error::belongs_to_another;
 use super::super::recv_vectored;
@@ -14,9 +14,9 @@ use std::thread;
 
 pub struct Source<S: AsRawSocket> {
     pub inner: S,
-    /// Windows does not tell. (Only a read has to know.)
+    /// Windows cannot tell us. (Only a read needs it.)
     is_nonblocking: AtomicBool,
-    /// Whose port the socket belongs to, from the first registration on.
+    /// The selector to whose port the socket belongs, from the first registration on.
     selector: OnceLock<Weak<Selector>>,
     to_read: Arc<Operation>,
     /// Allocated by the first registration for writing.
@@ -34,8 +34,8 @@ impl<S: AsRawSocket> Source<S> {
         }
     }
 
-    /// The operation that waits in this direction, if the source belongs to this selector; from now on it does, if it
-    /// belonged to none.
+    /// Returns the operation for this direction, if the source belongs to this selector. If it belongs to none, it
+    /// belongs to this one from now on.
     pub(super) fn operation(
         &self,
         selector: &Selector,
@@ -63,8 +63,8 @@ impl<S: AsRawSocket> Source<S> {
 
     #[cold]
     fn attach(&self, selector: &Selector) -> io::Result<&Weak<Selector>> {
-        // This lock lets one thread at a time pass that registers with this selector. If another selector was first,
-        // the system refuses.
+        // Because of this lock, only one thread at a time attaches sources to this selector. If another selector was
+        // first, the system refuses.
         let _one_at_a_time = lock(&selector.operations);
         if self.selector.get().is_none() {
             associate_with_port(self.inner.as_raw_socket(), &selector.port)?; // [first]
@@ -79,10 +79,10 @@ impl<S: AsRawSocket> Source<S> {
 
 impl<S: AsRawSocket> Drop for Source<S> {
     fn drop(&mut self) {
-        // `inner` is closed after this, so its number is still ours.
-        self.to_read.cancel(true); // [take-back]
+        // `inner` is closed after this, so the operations can still use its number.
+        self.to_read.retire(); // [take-back]
         if let Some(to_write) = self.to_write.get() {
-            to_write.cancel(true);
+            to_write.retire();
         }
     }
 }
@@ -109,12 +109,12 @@ impl Source<TcpStream> {
 
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.inner.shutdown(how)?;
-        // Otherwise these would go on waiting for the peer.
+        // Otherwise the operations would keep waiting for the peer.
         if how != Shutdown::Write {
-            self.to_read.cancel(false);
+            self.to_read.cancel();
         }
         if how != Shutdown::Read {
-            self.to_write().cancel(false);
+            self.to_write().cancel();
         }
         Ok(())
     }
@@ -123,10 +123,10 @@ impl Source<TcpStream> {
         self.read_vectored(&mut [IoSliceMut::new(buf)])
     }
 
-    /// Reads what is in the buffer; and when the buffer is empty, what is in the socket.
+    /// Reads from the buffer, and if the buffer is empty, from the socket.
     pub fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         if bufs.iter().all(|buf| buf.is_empty()) {
-            return Ok(0); // on Windows, to receive nothing may mean to wait
+            return Ok(0); // on Windows, a receive into an empty buffer may wait
         }
         loop {
             match self.to_read.read_buffer(bufs) {
@@ -142,8 +142,8 @@ impl Source<TcpStream> {
         result
     }
 
-    /// Returns whether to look into the buffer again. Dequeues packets itself, because perhaps no thread is in `select`; and
-    /// waits for them, if the stream may block.
+    /// Returns whether the read should try the buffer again. Dequeues packets itself, because perhaps no thread is in
+    /// `select`, and waits for them if the stream blocks.
     fn get_buffer_back(&self) -> io::Result<bool> {
         let to_read = &self.to_read;
         let timeout_ms = match self.is_nonblocking.load(SeqCst) {
@@ -153,7 +153,7 @@ impl Source<TcpStream> {
         if let Some(selector) = self.selector() {
             selector.dequeue_until(|| !to_read.holds_up_reads(), timeout_ms)?;
         } else {
-            // The loop is being dropped. What it has lent comes back soon, and what was put off will not start.
+            // The loop is being dropped. Lent buffers come back soon, and deferred receives will not start.
             to_read.forget_deferred();
             thread::yield_now();
         }

@@ -1,6 +1,7 @@
-//! `ffi.rs`, with a line for each call: what the backend calls if there is the feature `trace`.
+//! The functions of `ffi.rs` with a line for each call. The backend calls these if the feature `trace` is on.
 //!
-//! No line has a token, because none is passed. An operation is named by the address of its `OVERLAPPED`.
+//! No line has a token, because we pass none to the kernel. A line names an operation by the address of its
+//! `OVERLAPPED`.
 #![allow(non_snake_case, clippy::too_many_arguments)]
 
 #[path = "ffi.rs"]
@@ -40,7 +41,7 @@ impl fmt::Display for Port {
     }
 }
 
-/// Whose completions shall go to a port: a socket's, or, with no handle, nobody's as yet.
+/// The handle to associate with the port: a socket, or none when the port is created.
 struct Handle(HANDLE);
 
 impl fmt::Display for Handle {
@@ -73,7 +74,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Those that we ask about, and those that AFD may answer besides.
+/// The events that we ask for, and others that AFD may answer with.
 const AFD_EVENTS: &[(u32, &str)] = &[
     (AFD_POLL_SEND, "AFD_POLL_SEND"),
     (AFD_POLL_ABORT, "AFD_POLL_ABORT"),
@@ -104,7 +105,7 @@ pub unsafe fn CreateIoCompletionPort(
 ) -> HANDLE {
     let mut port = std::ptr::null_mut();
     let call = Call::make(0, || {
-        // SAFETY: as the caller says, here and below.
+        // SAFETY: as the caller promises, here and below.
         port = unsafe {
             real::CreateIoCompletionPort(
                 FileHandle,
@@ -131,7 +132,7 @@ pub unsafe fn GetQueuedCompletionStatusEx(
     dwMilliseconds: u32,
     fAlertable: c_int,
 ) -> c_int {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     let call = Call::make(0, || unsafe {
         real::GetQueuedCompletionStatusEx(
             CompletionPort,
@@ -147,7 +148,7 @@ pub unsafe fn GetQueuedCompletionStatusEx(
         // SAFETY: the caller passes a place for the number.
         false => unsafe { *ulNumEntriesRemoved },
     };
-    // SAFETY: so many the kernel has written.
+    // SAFETY: the kernel has written this many.
     let came = unsafe { slice::from_raw_parts(lpCompletionPortEntries, n as usize) };
     let (port, timeout) = (Port(CompletionPort.addr()), timeout(dwMilliseconds));
     call.tell_wait(
@@ -162,7 +163,7 @@ pub unsafe fn PostQueuedCompletionStatus(
     dwCompletionKey: usize,
     lpOverlapped: *mut OVERLAPPED,
 ) -> c_int {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     let call = Call::make(0, || unsafe {
         real::PostQueuedCompletionStatus(
             CompletionPort,
@@ -180,15 +181,15 @@ pub unsafe fn PostQueuedCompletionStatus(
 }
 
 pub unsafe fn CancelIoEx(hFile: HANDLE, lpOverlapped: *const OVERLAPPED) -> c_int {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     let call = Call::make(0, || unsafe { real::CancelIoEx(hFile, lpOverlapped) });
     let (handle, operation, result) = (Handle(hFile), Operation(lpOverlapped), call.result);
     call.tell(format_args!("CancelIoEx({handle}, {operation})"), result)
 }
 
 pub unsafe fn WSAStartup(wVersionRequested: u16, lpWSAData: *mut WSADATA) -> c_int {
-    // It returns its error, and does not leave it for `WSAGetLastError`; so no result counts as failed here.
-    // SAFETY: as the caller says.
+    // This function returns its error instead of setting `WSAGetLastError`, so no result counts as failed here.
+    // SAFETY: as the caller promises.
     let call = Call::make(-1, || unsafe {
         real::WSAStartup(wVersionRequested, lpWSAData)
     });
@@ -205,7 +206,7 @@ pub unsafe fn WSASocketW(
     g: u32,
     dwFlags: u32,
 ) -> SOCKET {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     let call = Call::make(INVALID_SOCKET, || unsafe {
         real::WSASocketW(af, r#type, protocol, lpProtocolInfo, g, dwFlags)
     });
@@ -221,7 +222,7 @@ pub unsafe fn WSASocketW(
 }
 
 pub unsafe fn connect(s: SOCKET, name: *const c_void, namelen: c_int) -> c_int {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     let call = Call::make(-1, || unsafe { real::connect(s, name, namelen) });
     // SAFETY: the caller passes an address of one of our two kinds, and its length.
     let addr = unsafe { socket_addr(name, namelen as usize) };
@@ -238,7 +239,7 @@ pub unsafe fn WSARecv(
     lpOverlapped: *mut OVERLAPPED,
     lpCompletionRoutine: LPWSAOVERLAPPED_COMPLETION_ROUTINE,
 ) -> c_int {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     let call = Call::make(-1, || unsafe {
         real::WSARecv(
             s,
@@ -266,7 +267,7 @@ pub unsafe fn WSAGetOverlappedResult(
     fWait: c_int,
     lpdwFlags: *mut u32,
 ) -> c_int {
-    // SAFETY: as the caller says.
+    // SAFETY: as the caller promises.
     let call = Call::make(0, || unsafe {
         real::WSAGetOverlappedResult(s, lpOverlapped, lpcbTransfer, fWait, lpdwFlags)
     });
@@ -291,12 +292,12 @@ pub unsafe fn NtDeviceIoControlFile(
     OutputBuffer: *mut c_void,
     OutputBufferLength: u32,
 ) -> NTSTATUS {
-    // Before the call, because AFD may write its answer to the same place.
+    // Read before the call, because AFD may write its answer to the same place.
     // SAFETY: the caller passes a question to AFD.
     let question = unsafe { &*InputBuffer.cast::<AFD_POLL_INFO>() };
     let events = Flags(question.Handles[0].Events, AFD_EVENTS);
     let call = Call::make(NTSTATUS::MIN, || {
-        // SAFETY: as the caller says.
+        // SAFETY: as the caller promises.
         unsafe {
             real::NtDeviceIoControlFile(
                 FileHandle,

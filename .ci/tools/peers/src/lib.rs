@@ -4,30 +4,62 @@ mod counting;
 mod os;
 mod works;
 
-use std::io::Read;
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use works::{Answer, Spin, Wake};
+use works::{Answer, Connect, Pour, Spin, Wake};
 
 /// How an event-loop library is used: one value waits, another one registers, from any thread.
 pub trait Contender: Sized + 'static {
     type Registry: Send + Sync + 'static;
-    type Stream: Send + 'static;
+    type Stream: AsRawFd + Send + 'static;
+    type Connecting;
+    type Listener;
 
     fn new(capacity: usize) -> (Self, Self::Registry);
     fn adopt(stream: TcpStream) -> Self::Stream;
-    /// The first registration of a stream.
+    /// The first registration of a stream, for reading.
     fn register(registry: &Self::Registry, stream: &mut Self::Stream, token: usize);
     fn wait(&mut self, timeout_ms: i32);
     /// The tokens of the events that the wait returned.
     fn tokens(&self) -> impl Iterator<Item = usize>;
     /// Reads the byte that is there, and ensures, as the library documents it, that the next byte causes an event.
     fn read(registry: &Self::Registry, stream: &Self::Stream, token: usize);
+
+    /// The first registration of a stream, for writing.
+    fn register_writer(registry: &Self::Registry, stream: &mut Self::Stream, token: usize);
+    /// Writes until there is no more room, and ensures that room causes an event. Returns the number of bytes.
+    fn pour(registry: &Self::Registry, stream: &Self::Stream, token: usize) -> usize;
+
+    /// Listens, and ensures that a client causes an event.
+    fn listen(registry: &Self::Registry, token: usize) -> (Self::Listener, SocketAddr);
+    /// Accepts the one client, and ensures that the next one causes an event.
+    fn accept(registry: &Self::Registry, listener: &Self::Listener, token: usize) -> Self::Stream;
+    /// Starts a connection, and ensures that its end causes an event.
+    fn connect(registry: &Self::Registry, addr: SocketAddr, token: usize) -> Self::Connecting;
+    /// Checks that the connection is established, as the library documents it.
+    fn finish(connecting: Self::Connecting) -> Self::Stream;
+    /// Closes a stream that is registered.
+    fn close(registry: &Self::Registry, stream: Self::Stream);
 }
 
 /// For the contenders: exactly one byte is there.
 pub fn read_byte(mut stream: impl Read) {
     assert_eq!(stream.read(&mut [0; 16]).expect("read"), 1);
+}
+
+/// For the contenders: there is room.
+pub fn fill(mut stream: impl Write) -> usize {
+    static BYTES: [u8; 1 << 20] = [0; 1 << 20];
+    let mut written = 0;
+    loop {
+        match stream.write(&BYTES) {
+            Ok(n) => written += n,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return written,
+            Err(error) => panic!("write: {error}"),
+        }
+    }
 }
 
 /// One kind of work. A round consists of operations: mostly, each event is one.
@@ -36,6 +68,11 @@ trait Work<C: Contender> {
     const TIMEOUT_MS: i32 = 2000;
 
     fn operations_per_round(&self) -> usize;
+
+    fn events_per_round(&self) -> usize {
+        self.operations_per_round()
+    }
+
     fn begin_round(&mut self) {}
     fn on_event(&mut self, registry: &C::Registry, token: usize);
 
@@ -61,6 +98,10 @@ pub fn main<C: Contender>() {
         measure(Spin::<C>::new, rounds);
     } else if cfg!(feature = "wake") {
         measure::<C, _>(Wake::new::<C>, rounds);
+    } else if cfg!(feature = "pour") {
+        measure(Pour::<C>::new, rounds);
+    } else if cfg!(feature = "connect") {
+        measure(Connect::<C>::new, rounds);
     } else {
         let (active, idle) = match work.as_str() {
             "ping" => (1, 0),
@@ -81,7 +122,7 @@ fn measure<C: Contender, W: Work<C>>(new: impl FnOnce(&Arc<C::Registry>) -> W, r
     let (allocations, start) = (counting::allocations(), os::now());
     for _ in 0..rounds {
         work.begin_round();
-        let mut left = work.operations_per_round();
+        let mut left = work.events_per_round();
         while left > 0 {
             waiter.wait(W::TIMEOUT_MS);
             let before = left;

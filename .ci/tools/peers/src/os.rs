@@ -20,6 +20,8 @@ unsafe extern "C" {
 
 const CLOCK_MONOTONIC: c_int = 1;
 const SOL_SOCKET: c_int = 1;
+const SO_SNDBUF: c_int = 7;
+const SO_RCVBUF: c_int = 8;
 const SO_LINGER: c_int = 13;
 
 /// Nanoseconds.
@@ -43,17 +45,20 @@ pub fn send(far: &TcpStream) {
 }
 
 /// Otherwise thousands of sockets would stay in TIME_WAIT when the next program starts.
-pub fn reset_on_close(stream: &TcpStream) {
-    let linger: [c_int; 2] = [1, 0];
-    // SAFETY: a `linger` is two numbers of this type.
-    let result = unsafe {
-        setsockopt(
-            stream.as_raw_fd(),
-            SOL_SOCKET,
-            SO_LINGER,
-            (&raw const linger).cast(),
-            8,
-        )
-    };
+pub fn reset_on_close(stream: &impl AsRawFd) {
+    let linger: [c_int; 2] = [1, 0]; // a `linger` is two numbers of this type
+    set_option(stream, SO_LINGER, linger);
+}
+
+/// Otherwise the kernel would choose, and change them while data flows.
+pub fn fix_buffers(stream: &impl AsRawFd, bytes: c_int) {
+    set_option(stream, SO_SNDBUF, bytes);
+    set_option(stream, SO_RCVBUF, bytes);
+}
+
+fn set_option<T>(stream: &impl AsRawFd, name: c_int, value: T) {
+    let (fd, len) = (stream.as_raw_fd(), size_of::<T>() as u32);
+    // SAFETY: the kernel only reads the value, during the call.
+    let result = unsafe { setsockopt(fd, SOL_SOCKET, name, (&raw const value).cast(), len) };
     assert_eq!(result, 0, "setsockopt");
 }
