@@ -8,7 +8,8 @@ mod common;
 use common::counting::{Counting, live_bytes_of_all_threads};
 use common::os::{count_open_handles, processor_time};
 use common::{
-    DIRECTIONS, Loop, full_pair, make_room, pair, read_pattern, readable_pair, waiting_connection, within_patience,
+    DIRECTIONS, Loop, full_pair, listener, make_room, pair, read_pattern, readable_pair,
+    waiting_connection, within_patience,
 };
 use minimio::{Connecting, Interests, Poll, TcpListener, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
@@ -162,20 +163,14 @@ fn what_could_not_be_registered_may_be_registered_later() {
 
 /// Returns a listener, and a connection to it that it has not accepted.
 fn meeting() -> (TcpListener, Connecting) {
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let connecting = TcpStream::start_connect(addr).unwrap();
     (listener, connecting)
 }
 
-fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    (listener, addr)
-}
-
 #[test]
 fn a_connection_that_cannot_be_started_leaves_nothing_behind() {
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let before = count_open_handles();
     for (call, code) in [
         ("WSASocketW", WSAEMFILE),
@@ -392,7 +387,7 @@ fn a_dropped_loop_leaves_nothing_in_flight() {
         event_loop.register(stream, 2);
     }
     event_loop.register_to_write(&answered, 3);
-    let (quiet, _) = listen();
+    let (quiet, _) = listener();
     event_loop.register_listener(&quiet, 4);
     assert_eq!(operations_in_flight(), 6);
     drop(event_loop);
@@ -420,7 +415,7 @@ fn what_connects_or_listens_is_gone_whatever_the_system_says() {
     let mut event_loop = Loop::new();
     let before = count_open_handles();
     for _ in 0..3 {
-        let (waiting, _) = listen();
+        let (waiting, _) = listener();
         event_loop.register_listener(&waiting, 1);
         let (listener, connecting, made) = waiting_connection(&mut event_loop);
         with_fault("CancelIoEx", ERROR_NOT_ENOUGH_MEMORY, || drop(waiting));

@@ -3,17 +3,11 @@
 mod common;
 
 use common::os::{allow_open_handles, duplicate, reset_when_closed};
-use common::{Loop, nobody, readable_pair, waiting_connection, within_patience};
+use common::{Loop, listener, nobody, readable_pair, waiting_connection, within_patience};
 use minimio::{Connecting, Interests, TcpListener, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{self, SocketAddr};
 use std::thread;
-
-fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    (listener, addr)
-}
 
 /// Starts a connection, and registers it.
 fn connect(event_loop: &Loop, addr: SocketAddr, token: Token) -> Connecting {
@@ -33,7 +27,7 @@ fn outcome(event_loop: &mut Loop, addr: SocketAddr) -> io::Result<TcpStream> {
 #[test]
 fn a_connection_is_made() {
     let mut event_loop = Loop::new();
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let connecting = connect(&event_loop, addr, 1);
     event_loop.expect(&[1]);
     let mut stream = connecting.finish().unwrap();
@@ -74,7 +68,7 @@ fn a_connection_is_made_over_ipv6() {
 #[test]
 fn a_connection_that_is_there_before_gives_an_event() {
     let mut event_loop = Loop::new();
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let connecting = TcpStream::start_connect(addr).unwrap();
     let (_accepted, _) = listener.accept().unwrap();
     event_loop.expect_none();
@@ -106,7 +100,7 @@ fn what_cannot_be_reached_is_an_error() {
 #[test]
 fn registering_again_before_the_event_replaces_the_token() {
     let mut event_loop = Loop::new();
-    let (_listener, addr) = listen();
+    let (_listener, addr) = listener();
     let connecting = connect(&event_loop, addr, 1);
     event_loop.register_connecting(&connecting, 2);
     event_loop.expect(&[2]);
@@ -115,7 +109,7 @@ fn registering_again_before_the_event_replaces_the_token() {
 #[test]
 fn it_is_never_readable() {
     let mut event_loop = Loop::new();
-    let (_listener, addr) = listen();
+    let (_listener, addr) = listener();
     let connecting = TcpStream::start_connect(addr).unwrap();
     for _ in 0..2 {
         let refused = event_loop
@@ -136,7 +130,7 @@ fn it_is_never_readable() {
 #[test]
 fn it_belongs_to_one_poll_and_so_does_its_stream() {
     let (mut first, second) = (Loop::new(), Loop::new());
-    let (_listener, addr) = listen();
+    let (_listener, addr) = listener();
     let connecting = connect(&first, addr, 1);
     let refused = second
         .registrator
@@ -201,7 +195,7 @@ fn a_dropped_connection_has_no_event() {
 #[test]
 fn a_connection_without_its_poll_is_finished_all_the_same() {
     let event_loop = Loop::new();
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let connecting = connect(&event_loop, addr, 1);
     drop(event_loop);
     let (mut accepted, _) = listener.accept().unwrap();
@@ -215,7 +209,7 @@ fn a_connection_without_its_poll_is_finished_all_the_same() {
 fn any_thread_may_start_a_connection_while_another_polls() {
     let mut event_loop = Loop::new();
     let registrator = event_loop.registrator.clone();
-    let (_listener, addr) = listen();
+    let (_listener, addr) = listener();
     let (first, _peer) = readable_pair();
     event_loop.register(&first, 1);
     let (sender, took_event) = std::sync::mpsc::channel();
@@ -242,7 +236,7 @@ fn a_thousand_connections_are_made_at_once() {
     const COUNT: usize = 1000;
     allow_open_handles(2 * COUNT + 200);
     let mut event_loop = Loop::with_capacity(64);
-    let listeners: Vec<_> = (0..LISTENERS).map(|_| listen()).collect();
+    let listeners: Vec<_> = (0..LISTENERS).map(|_| listener()).collect();
     for (token, (listener, _)) in listeners.iter().enumerate() {
         listener.set_nonblocking(true).unwrap();
         event_loop.register_listener(listener, token);
@@ -281,7 +275,7 @@ fn a_thousand_connections_are_made_at_once() {
 #[test]
 fn it_prints_itself_and_may_be_sent_and_shared() {
     fn is_send_and_sync<T: Send + Sync + std::fmt::Debug>(_: &T) {}
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let connecting = TcpStream::start_connect(addr).unwrap();
     is_send_and_sync(&connecting);
     is_send_and_sync(&listener);
@@ -292,7 +286,7 @@ fn it_prints_itself_and_may_be_sent_and_shared() {
 
 #[test]
 fn options_and_errors_are_those_of_the_system() {
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let connecting = TcpStream::start_connect(addr).unwrap();
     let (accepted, _) = listener.accept().unwrap();
     let stream = connecting.finish().unwrap();

@@ -3,21 +3,15 @@
 mod common;
 
 use common::os::{duplicate, reset_when_closed};
-use common::{Loop, pair, within_patience};
+use common::{Loop, listener, pair, within_patience};
 use minimio::{Interests, TcpListener, TcpStream};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{self, SocketAddr};
+use std::net;
 use std::thread;
-
-fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    (listener, addr)
-}
 
 /// A listener that has a client in its queue, so that `accept` does not block.
 fn listener_with_client() -> (TcpListener, net::TcpStream) {
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let client = net::TcpStream::connect(addr).unwrap();
     (listener, client)
 }
@@ -35,7 +29,7 @@ fn a_client_that_was_there_before_gives_an_event() {
 #[test]
 fn a_client_that_comes_later_gives_an_event() {
     let mut event_loop = Loop::new();
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     event_loop.register_listener(&listener, 1);
     event_loop.expect_none();
     let _client = net::TcpStream::connect(addr).unwrap();
@@ -65,7 +59,7 @@ fn one_registration_gives_one_event() {
 #[test]
 fn registering_again_before_the_event_replaces_the_token() {
     let mut event_loop = Loop::new();
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     for token in [1, 2, 3] {
         event_loop.register_listener(&listener, token);
     }
@@ -76,7 +70,7 @@ fn registering_again_before_the_event_replaces_the_token() {
 #[test]
 fn a_nonblocking_listener_says_would_block() {
     let mut event_loop = Loop::new();
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     listener.set_nonblocking(true).unwrap();
     for token in 1..4 {
         let no_client = listener.accept().map(drop).unwrap_err();
@@ -92,7 +86,7 @@ fn a_nonblocking_listener_says_would_block() {
 fn a_blocking_listener_waits_for_a_client_whether_registered_or_not() {
     for is_registered in [false, true] {
         let mut event_loop = Loop::new();
-        let (listener, addr) = listen();
+        let (listener, addr) = listener();
         if is_registered {
             event_loop.register_listener(&listener, 1);
         }
@@ -204,7 +198,7 @@ fn a_dropped_listener_has_no_event() {
     for has_client in [false, true] {
         for has_duplicate in [false, true] {
             let mut event_loop = Loop::new();
-            let (listener, addr) = listen();
+            let (listener, addr) = listener();
             let client = has_client.then(|| net::TcpStream::connect(addr).unwrap());
             event_loop.register_listener(&listener, 1);
             let duplicate = has_duplicate.then(|| duplicate(&listener));
@@ -221,7 +215,7 @@ fn a_dropped_listener_has_no_event() {
 #[test]
 fn a_listener_without_its_poll_still_accepts() {
     let event_loop = Loop::new();
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     event_loop.register_listener(&listener, 1);
     drop(event_loop);
     let _client = net::TcpStream::connect(addr).unwrap();
@@ -234,7 +228,7 @@ fn a_loop_accepts_reads_and_writes() {
     const CLIENTS: usize = 50;
     const LISTENER: usize = usize::MAX;
     let mut event_loop = Loop::with_capacity(8);
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     listener.set_nonblocking(true).unwrap();
     event_loop.register_listener(&listener, LISTENER);
     let clients: Vec<_> = (0..CLIENTS)

@@ -8,12 +8,12 @@
 mod common;
 
 use common::os::{count_open_handles, duplicate};
-use common::{DIRECTIONS, Loop, PATIENCE, alone, pair, readable_pair, reset};
-use minimio::{Events, Interests, Poll, TcpListener, TcpStream};
+use common::{DIRECTIONS, Loop, PATIENCE, alone, listener, pair, readable_pair, reset};
+use minimio::{Events, Interests, Poll, TcpStream};
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{self, SocketAddr};
+use std::net;
 use std::os::fd::AsRawFd;
 use std::sync::mpsc;
 use std::{mem, thread};
@@ -259,12 +259,6 @@ fn with_nth_fault<T>(
     let result = action();
     assert_eq!(FAULT.replace(None), None, "this did not happen");
     result
-}
-
-fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    (listener, addr)
 }
 
 #[track_caller]
@@ -533,7 +527,7 @@ fn a_write_tells_the_reason() {
 #[test]
 fn a_connection_that_cannot_be_started_leaves_nothing_behind() {
     let _alone = alone();
-    let (_listener, addr) = listen();
+    let (_listener, addr) = listener();
     let before = count_open_handles();
     for (call, errno) in [
         (SOCKET, EMFILE),
@@ -552,7 +546,7 @@ fn a_connection_that_cannot_be_started_leaves_nothing_behind() {
 #[test]
 fn a_signal_does_not_stop_a_connection() {
     let _alone = alone();
-    let (_listener, addr) = listen();
+    let (_listener, addr) = listener();
     let connecting = with_fault("connect", EINTR, || TcpStream::start_connect(addr)).unwrap();
     // Here only the signal has happened, and no attempt.
     let nothing = connecting.finish().unwrap_err();
@@ -562,7 +556,7 @@ fn a_signal_does_not_stop_a_connection() {
 #[test]
 fn a_connection_that_cannot_be_finished_leaves_nothing_behind() {
     let _alone = alone();
-    let (_listener, addr) = listen();
+    let (_listener, addr) = listener();
     let before = count_open_handles();
     for call in ["getsockopt", "getpeername"] {
         let connecting = TcpStream::start_connect(addr).unwrap();
@@ -576,7 +570,7 @@ fn a_connection_that_cannot_be_finished_leaves_nothing_behind() {
 #[test]
 fn a_client_that_has_left_is_passed_over() {
     let _alone = alone();
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     for errno in [ECONNABORTED, ECONNRESET] {
         let client = net::TcpStream::connect(addr).unwrap();
         let (_stream, peer) = with_fault(ACCEPT, errno, || listener.accept()).unwrap();
@@ -588,7 +582,7 @@ fn a_client_that_has_left_is_passed_over() {
 fn a_client_that_cannot_be_accepted_stays_in_the_queue() {
     let _alone = alone();
     let mut event_loop = Loop::new();
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let client = net::TcpStream::connect(addr).unwrap();
     let before = count_open_handles();
     for errno in [EMFILE, ENFILE, ENOMEM] {

@@ -1,5 +1,6 @@
 //! Events at full speed for a while, from streams that come and go, registered by four threads: none is lost, and neither
 //! memory nor descriptors become more. Every second stream also sends back what it receives, when it has an event for that.
+//! The connections are made and accepted in the loop, too.
 //!
 //! `SOAK_S` says for how many seconds (2, if it does not), `SOAK_STREAMS` how many streams (400).
 //!
@@ -10,10 +11,10 @@ mod common;
 use common::counting::{self, Counting};
 use common::os::{allow_open_handles, count_open_handles, limit_send_buffer, reset_when_closed};
 use common::random::Random;
-use common::{DIRECTIONS, PATIENCE, fill, std_pair, within_patience};
-use minimio::{Events, Interests, Poll, Registrator, TcpStream, Token};
+use common::{DIRECTIONS, PATIENCE, fill, within_patience};
+use minimio::{Events, Interests, Poll, Registrator, TcpListener, TcpStream, Token};
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ static IS_OVER: AtomicBool = AtomicBool::new(false);
 /// A connection of which one byte is always under way, in one direction or the other, and so one event.
 struct Connection {
     near: TcpStream,
-    far: net::TcpStream,
+    far: TcpStream,
     token: Token,
     sent: u8,
 }
@@ -45,13 +46,21 @@ struct Connection {
 struct Worker {
     number: usize,
     registrator: Registrator,
+    listener: TcpListener,
     random: Random,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
+    events: Receiver<Happened>,
+    /// Events that came while a connection was being made.
+    later: VecDeque<Happened>,
 }
 
 /// The token of an event, and whether it is one for writing.
 type Happened = (Token, bool);
+
+/// The places in the tokens of a listener and of a connection that is being made. No stream has these places.
+const LISTENER: usize = 0xFFF;
+const CONNECTING: usize = 0xFFE;
 
 /// A token tells the thread, the connection's place there, and how many have been at that place before.
 fn token(thread: usize, place: usize, life: usize) -> Token {
@@ -59,34 +68,66 @@ fn token(thread: usize, place: usize, life: usize) -> Token {
 }
 
 impl Worker {
-    fn new(number: usize, registrator: Registrator) -> Worker {
-        let random = Random::new(number as u64);
-        let (connections, buffer) = (Vec::new(), vec![0; 64 << 10]);
+    fn new(number: usize, registrator: Registrator, events: Receiver<Happened>) -> Worker {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        listener.set_nonblocking(true).expect("set_nonblocking");
         Worker {
             number,
             registrator,
-            random,
-            connections,
-            buffer,
+            listener,
+            random: Random::new(number as u64),
+            connections: Vec::new(),
+            buffer: vec![0; 64 << 10],
+            events,
+            later: VecDeque::new(),
         }
     }
 
     fn connect(&mut self, place: usize, life: usize) -> Connection {
-        let (near, far) = std_pair();
-        near.set_nonblocking(true).unwrap();
-        // Otherwise the system remembers each connection for a while, and has no address left soon.
+        let [to_finish, to_accept, token] =
+            [CONNECTING, LISTENER, place].map(|place| token(self.number, place, life));
+        let addr = self.listener.local_addr().expect("local_addr");
+        let connecting = TcpStream::start_connect(addr).expect("start_connect");
+        let registrator = &self.registrator;
+        registrator
+            .register(&connecting, to_finish, Interests::WRITABLE)
+            .expect("register");
+        registrator
+            .register(&self.listener, to_accept, Interests::READABLE)
+            .expect("register");
+        self.wait_for(vec![to_finish, to_accept]);
+        // The events were no empty promises, because no other thread accepts.
+        let near = connecting.finish().expect("finish");
+        let (far, peer) = self.listener.accept().expect("accept");
+        assert_eq!(peer, near.local_addr().expect("local_addr"));
+        // Otherwise the system remembers each connection for a while, and soon has no address left.
         reset_when_closed(&near);
         reset_when_closed(&far);
         limit_send_buffer(&near);
         CONNECTIONS.fetch_add(1, SeqCst);
-        let near = TcpStream::from(near);
-        let token = token(self.number, place, life);
+        let sent = 0;
         Connection {
             near,
             far,
             token,
-            sent: 0,
+            sent,
         }
+    }
+
+    /// Waits for one event of each of these tokens, and keeps the others for later.
+    fn wait_for(&mut self, mut tokens: Vec<Token>) {
+        while !tokens.is_empty() {
+            let event = self.next_event();
+            match tokens.iter().position(|token| *token == event.0) {
+                Some(at) => drop(tokens.swap_remove(at)),
+                None => self.later.push_back(event),
+            }
+        }
+    }
+
+    fn next_event(&self) -> Happened {
+        let event = self.events.recv_timeout(PATIENCE);
+        event.expect("no event is lost")
     }
 
     fn register(&self, connection: &Connection, direction: Interests) {
@@ -161,7 +202,7 @@ impl Worker {
         }
     }
 
-    fn run(mut self, events: &Receiver<Happened>, streams: usize) {
+    fn run(mut self, streams: usize) {
         for place in 0..streams {
             let connection = self.connect(place, 0);
             self.connections.push(connection);
@@ -169,7 +210,8 @@ impl Worker {
         }
         let mut under_way = streams;
         while under_way > 0 {
-            let (token, is_writable) = events.recv_timeout(PATIENCE).expect("no event is lost");
+            let event = self.later.pop_front();
+            let (token, is_writable) = event.unwrap_or_else(|| self.next_event());
             let place = (token >> 2) & 0xFFF;
             if self.connections[place].token != token {
                 continue; // of an earlier life
@@ -248,8 +290,8 @@ fn it_runs_and_runs_and_nothing_grows() {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel()).unzip();
     let poller = thread::spawn(move || poll_and_hand_on(poll, &senders));
     let worker = |(number, events)| {
-        let worker = Worker::new(number, registrator.clone());
-        thread::spawn(move || worker.run(&events, streams / THREADS))
+        let worker = Worker::new(number, registrator.clone(), events);
+        thread::spawn(move || worker.run(streams / THREADS))
     };
     let workers: Vec<_> = receivers.into_iter().enumerate().map(worker).collect();
 

@@ -45,6 +45,12 @@ pub fn listen() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
+/// Returns a listener that can be registered, and its address.
+pub fn listener() -> (minimio::TcpListener, SocketAddr) {
+    let (listener, addr) = listen();
+    (listener.into(), addr)
+}
+
 /// A pattern of bytes that reveals lost, repeated and reordered bytes. Its period is a prime number.
 pub fn byte_at(place: usize) -> u8 {
     (place % PERIOD) as u8
@@ -87,9 +93,8 @@ pub fn waiting_connection(
     event_loop: &mut Loop,
 ) -> (minimio::TcpListener, Connecting, Vec<Connecting>) {
     const MANY: usize = 1000;
-    let listener = minimio::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let (listener, addr) = listener();
     os::set_backlog(&listener, 0);
-    let addr = listener.local_addr().expect("local_addr");
     let mut made = Vec::new();
     while made.len() < MANY {
         let connecting = TcpStream::start_connect(addr).expect("start_connect");
@@ -393,7 +398,7 @@ pub fn connecting_in(
     if stage == Stage::Waiting {
         return waiting_connection(event_loop);
     }
-    let (listener, addr) = listen();
+    let (listener, addr) = listener();
     let connecting = TcpStream::start_connect(addr).expect("start_connect");
     if stage > Stage::Waiting {
         event_loop.register_connecting(&connecting, 1);
@@ -401,7 +406,7 @@ pub fn connecting_in(
     if stage == Stage::EventTaken {
         event_loop.expect(&[1]);
     }
-    (listener.into(), connecting, Vec::new())
+    (listener, connecting, Vec::new())
 }
 
 /// Returns a listener, and its client unless it waits for one.
@@ -409,8 +414,7 @@ pub fn listener_in(
     stage: Stage,
     event_loop: &mut Loop,
 ) -> (minimio::TcpListener, Option<net::TcpStream>) {
-    let (listener, addr) = listen();
-    let listener = minimio::TcpListener::from(listener);
+    let (listener, addr) = listener();
     let has_client = stage != Stage::Waiting;
     let client = has_client.then(|| net::TcpStream::connect(addr).expect("connect"));
     if stage >= Stage::Waiting {
