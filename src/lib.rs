@@ -91,13 +91,15 @@
 //! an error, `set_nonblocking`, and closing.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
+#[macro_use]
+mod sys;
+
 mod event;
 pub mod guide;
 mod listener;
 mod poll;
 mod source;
 mod stream;
-mod sys;
 
 pub use event::{Event, Events, Interests, Token};
 pub use listener::TcpListener;

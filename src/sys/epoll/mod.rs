@@ -52,12 +52,16 @@ const WRITABLE_ONCE: u32 = EPOLLOUT | EPOLLONESHOT;
 /// of `writers` from that of any source. (`EPOLLIN` is needed as well, because the kernel notifies with that one.)
 const WRITERS: u32 = EPOLLIN | EPOLLRDNORM;
 
+/// The token of the waker, by which the feature `trace` knows it. A user may have the same.
+const WAKER: u64 = u64::from_le_bytes(*b"wake-up!");
+
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let (readers, writers, waker) = (epoll_create1()?, epoll_create1()?, eventfd()?); // [queue]
         // Neither entry is one-shot, and neither token is looked at, so that none is taken from the user. The waker is never
         // read: once `wake` has written, it is ready for every wait.
-        let event = |events| RawEvent { events, data: 0 };
+        let data = WAKER;
+        let event = |events| RawEvent { events, data };
         epoll_ctl(&readers, EPOLL_CTL_ADD, waker.as_fd(), event(EPOLLIN))?;
         epoll_ctl(&readers, EPOLL_CTL_ADD, writers.as_fd(), event(WRITERS))?;
         Ok(Arc::new_cyclic(|me| Selector {
