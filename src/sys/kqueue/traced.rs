@@ -105,12 +105,11 @@ pub unsafe fn kevent(
     // Before the call, which may write its answer to the same place.
     // SAFETY: the caller passes null, or at least one change.
     let change = unsafe { changelist.as_ref() }.copied();
-    // SAFETY: as the caller says.
-    let make = if change.is_some() {
-        Call::make
-    } else {
-        Call::wait
+    let make = match change {
+        Some(_) => Call::make,
+        None => Call::wait,
     };
+    // SAFETY: as the caller says.
     let call = make(-1, || unsafe {
         real::kevent(kq, changelist, nchanges, eventlist, nevents, timeout)
     });
