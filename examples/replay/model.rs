@@ -96,6 +96,11 @@ impl<'a> Call<'a> {
         self.words.contains(", capacity ")
     }
 
+    /// A shorter wait may be no more than a look.
+    fn has_slept(&self) -> bool {
+        self.is_wait() && self.took >= 0.05 && !self.words.contains("timeout 0 ms")
+    }
+
     /// The events or packets that a wait has brought, and whether these are all.
     fn brought(&self) -> (Vec<&'a str>, bool) {
         let list = self.result.split_once(": [").map_or("", |(_, list)| list);
@@ -145,6 +150,9 @@ struct Model {
     fleeting: Vec<String>,
     /// Of each socket, the bytes read and written.
     bytes: HashMap<String, [u64; 2]>,
+    /// Of each queue and token, when an armed entry was last taken out, or armed anew. A wait that was running then may
+    /// still bring its event.
+    abandoned: HashMap<String, f64>,
     /// Of each socket, the queue that it was first registered with.
     attached: HashMap<String, String>,
     now: f64,
@@ -215,7 +223,9 @@ impl Model {
     }
 
     fn set(&mut self, key: Key, state: &str, note: &str) {
-        if !self.is(key, |old| old.state == state && old.note == note) {
+        // A thread that has made a call runs anew.
+        let is_new = |old: &Item| old.state != state || old.note != note || state == "running";
+        if self.state.get(&key.join("|")).is_none_or(is_new) {
             let (state, note, since) = (state.into(), note.into(), self.now);
             let item = Item { state, since, note };
             self.state.insert(key.join("|"), item.clone());
@@ -236,8 +246,16 @@ impl Model {
 
     fn remove(&mut self, keys: Vec<String>) {
         for key in keys {
+            self.abandon(&key);
             self.state.remove(&key);
             self.changes.insert(key, None);
+        }
+    }
+
+    fn abandon(&mut self, key: &str) {
+        if let Some(entry) = self.state.get(key).filter(|it| it.state == "armed") {
+            let whose = format!("{}|{}", parts(key)[1], entry.note);
+            self.abandoned.insert(whose, self.now);
         }
     }
 
@@ -308,11 +326,15 @@ impl Model {
             Some(it) if it.state == "armed" => format!(", which replaces {}", it.note),
             Some(it) => format!("; its entry was {} since {}", it.state, ms(it.since)),
         };
+        self.abandon(&key.join("|"));
         self.set(key, "armed", token);
         let is_first = self.attached.insert(source.into(), queue.into()).is_none();
-        let says =
-            format!("asks {queue} for one event, when {entry} is possible, with {token}{before}");
-        said(either(is_first, "first arm token", "arm token"), says)
+        let can = either(entry.ends_with("write"), "written to", "read");
+        let says = format!("asks {queue} for one event when {source} can be {can}, with {token}");
+        said(
+            either(is_first, "first arm token", "arm token"),
+            says + &before,
+        )
     }
 
     /// Nothing resets the waker: it is ready for every wait.
@@ -324,10 +346,7 @@ impl Model {
     fn wait(&mut self, call: &Call) -> Said {
         let queue = call.arg(0);
         let (events, are_all) = call.brought();
-        let names: Vec<_> = events
-            .iter()
-            .map(|event| self.event(queue, event))
-            .collect();
+        let names: Vec<_> = events.iter().map(|event| self.event(call, event)).collect();
         if !are_all {
             let is_armed = |_: Key, it: &Item| it.state == "armed";
             for key in self.keys(&format!("entry|{queue}|"), is_armed) {
@@ -340,44 +359,37 @@ impl Model {
             // If this is a queue of writers, nothing is ready in it any more.
             self.remove(self.keys("ready|", |key, it| key[2] == queue && it.note == "writers"));
         }
-        let after = match call.name {
-            _ if !call.result.contains("token ") => "",
-            "kevent" => ". Its entry is gone with the event",
-            _ => ". Its entry is disabled with the event",
-        };
-        said("wait", format!("{}: {}{after}", waited(call), list(&names)))
+        let mut says = format!("{}: {}", waited(call), list(&names));
+        if call.result.contains("token ") {
+            says += either(names.len() == 1, ". Its entry is ", ". Their entries are ");
+            says += either(call.name == "kevent", "gone now", "disabled now");
+            says += ", because it was asked for one event only";
+        }
+        said("wait", says)
     }
 
     /// Returns whose it is.
-    fn event(&mut self, queue: &str, event: &str) -> String {
+    fn event(&mut self, wait: &Call, event: &str) -> String {
         if event.ends_with(" waker") {
             return "the wake-up".into();
         }
+        let queue = wait.arg(0);
         let whose = event.find("token").map_or("writers", |at| &event[at..]);
-        // kqueue tells the descriptor, epoll only the token.
-        let words: Vec<&str> = event.split(' ').collect();
-        let name = match words[..] {
+        // kqueue tells the descriptor too, epoll only the token.
+        let name = match event.split(' ').collect::<Vec<_>>()[..] {
             [_, "fd", fd, ..] => format!("fd {fd} {}", direction(event)),
             _ => String::new(),
         };
-        let keys = self.keys(&format!("entry|{queue}|"), |key, it| match &*name {
-            "" => it.note == whose && it.state != "disabled",
-            name => key[2] == name,
+        let keys = self.keys(&format!("entry|{queue}|"), |key, it| {
+            let is_it = name.is_empty() || key[2] == name;
+            is_it && it.note == whose && it.state != "disabled"
         });
+        // Of two entries with the same token, the trace does not tell which one it was.
+        let abandoned = self.abandoned.get(&format!("{queue}|{whose}"));
+        let is_abandoned = abandoned.is_some_and(|&at| at > wait.began());
+        let is_sure = keys.len() == 1 && !is_abandoned && !event.contains("waker or");
         for key in &keys {
-            let [_, _, entry] = parts(key);
-            if whose == "writers" {
-                self.set(["ready", queue, entry], "ready", whose);
-                return format!("{entry} has something that can be written to");
-            }
-            // Of two that have the same token, the trace does not say which one it was.
-            let state = either(keys.len() == 1, "disabled", "unknown");
-            self.set(parts(key), state, whose);
-            self.flash(["ready", queue, entry], "taken", whose);
-            self.has_connected(source(entry), event);
-        }
-        if !name.is_empty() {
-            self.remove(keys.clone());
+            self.take(parts(key), event, is_sure);
         }
         match &keys[..] {
             [key] => format!("{whose} ({})", parts(key)[2]),
@@ -385,15 +397,30 @@ impl Model {
         }
     }
 
+    fn take(&mut self, key: Key, event: &str, is_sure: bool) {
+        let [_, queue, entry] = key;
+        let note = self.state[&key.join("|")].note.clone();
+        if note == "writers" {
+            return self.set(["ready", queue, entry], "ready", "writers");
+        }
+        self.set(key, either(is_sure, "disabled", "unknown"), &note);
+        if is_sure && event.starts_with("EVFILT") {
+            self.remove(vec![key.join("|")]);
+        }
+        self.flash(
+            ["ready", queue, entry],
+            either(is_sure, "taken", "perhaps taken"),
+            &note,
+        );
+        self.has_connected(source(entry), event);
+    }
+
     fn has_connected(&mut self, socket: &str, event: &str) {
         let key = ["socket", "", socket];
         if self.is(key, |it| it.state == "connecting") {
             let has_failed = event.contains("EPOLLERR") || event.contains("EV_EOF");
-            self.set(
-                key,
-                either(has_failed, "not connected", "connecting has ended"),
-                "",
-            );
+            let state = either(event.is_empty(), "connecting has ended", "connected");
+            self.set(key, either(has_failed, "not connected", state), "");
         }
     }
 
@@ -547,7 +574,7 @@ impl Model {
             (0, _) => said("read", format!("reads {result} bytes from {socket}")),
             _ => said(
                 "",
-                format!("hands out {result} bytes, to be sent by {socket}"),
+                format!("gives {result} bytes away, to be sent by {socket}"),
             ),
         }
     }
@@ -612,10 +639,14 @@ fn failed(call: &Call) -> Said {
 }
 
 fn waited(call: &Call) -> String {
-    match call.took {
-        _ if call.words.contains("timeout 0 ms") => "looks, without waiting".into(),
-        took if took < 0.05 => "does not have to wait".into(),
-        took => format!("waits for {}", ms(took)),
+    match call.has_slept() {
+        true => format!("sleeps for {}", ms(call.took)),
+        false => either(
+            call.words.contains("timeout 0 ms"),
+            "looks, without waiting",
+            "does not have to wait",
+        )
+        .into(),
     }
 }
 

@@ -8,15 +8,19 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 
-/// The program that `cargo test` has built beside this one. (`cargo test --test NAME` builds no example.)
 pub fn command(args: &[&str]) -> Command {
+    example("delayserver", args)
+}
+
+/// The program that `cargo test` has built beside this one. (`cargo test --test NAME` builds no example.)
+pub fn example(name: &str, args: &[&str]) -> Command {
     // Not `current_exe`, which is the emulator's, if there is one.
     let tests = PathBuf::from(env::args_os().next().expect("the program's own name"));
     let folder = tests.ancestors().nth(2).expect("the folder above `deps`");
-    let program = folder.join(format!("examples/delayserver{EXE_SUFFIX}"));
+    let program = folder.join(format!("examples/{name}{EXE_SUFFIX}"));
     assert!(
         program.exists(),
-        "not there: build it by `cargo build --example delayserver`"
+        "not there: build it by `cargo build --example {name}`"
     );
     let mut command = by_runner(program.into_os_string());
     command.args(args);
