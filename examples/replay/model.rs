@@ -35,6 +35,15 @@ pub struct Step {
 
 type Said = Option<(&'static str, String)>;
 
+/// The marks of a call that lends.
+const LENT: &str = "arm token lend";
+
+macro_rules! said {
+    ($marks:expr => $($says:tt)*) => {
+        Some(($marks, format!($($says)*)))
+    };
+}
+
 struct Call<'a> {
     at: f64,
     took: f64,
@@ -199,13 +208,10 @@ impl Model {
             return self.set(key, "running", "");
         }
         match calls.last() {
-            Some(next) if next.began() < call.at => {
-                let state = format!(
-                    "{} {}",
-                    either(next.is_wait(), "asleep in", "in"),
-                    next.name
-                );
-                self.set_since(key, &state, next.began());
+            // A microsecond, because both times are rounded.
+            Some(next) if next.began() + 0.001 < call.at => {
+                let verb = either(next.has_slept(), "asleep in", "in");
+                self.set_since(key, &format!("{verb} {}", next.name), next.began());
             }
             _ => {
                 let running = self.state.get(&key.join("|"));
@@ -280,10 +286,7 @@ impl Model {
         };
         match call.name {
             "epoll_create1" | "kqueue" => self.make_queue(call.result),
-            "eventfd" => said(
-                "queue",
-                format!("makes {}, to wake a thread by", call.result),
-            ),
+            "eventfd" => said!("queue" => "makes {}, to wake a thread by", call.result),
             "epoll_wait" | "kevent" if call.is_wait() => self.wait(call),
             "kevent" if call.words.contains("NOTE_TRIGGER") => self.wake(queue, source),
             "write" => {
@@ -293,20 +296,14 @@ impl Model {
             }
             "epoll_ctl" if call.arg(1) == "EPOLL_CTL_DEL" => {
                 self.remove(self.keys(&format!("entry|{queue}|{source} to "), |_, _| true));
-                said(
-                    "take-back",
-                    format!("takes the entry of {source} out of {queue}"),
-                )
+                said!("take-back" => "takes the entry of {source} out of {queue}")
             }
             "epoll_ctl" | "kevent" if last.starts_with("token") => {
                 self.arm(queue, &format!("{source} {}", direction(call.words)), last)
             }
             "epoll_ctl" | "kevent" => {
                 self.set(["entry", queue, source], "stays armed", last);
-                said(
-                    "queue",
-                    format!("has {queue} watch {source} ({last}), and not only once"),
-                )
+                said!("queue" => "has {queue} watch {source} ({last}), and not only once")
             }
             _ => None,
         }
@@ -314,7 +311,7 @@ impl Model {
 
     fn make_queue(&mut self, queue: &str) -> Said {
         self.set(["queue", "", queue], "open", "");
-        said("queue", format!("makes a queue, {queue}"))
+        said!("queue" => "makes a queue, {queue}")
     }
 
     fn arm(&mut self, queue: &str, entry: &str, token: &str) -> Said {
@@ -330,17 +327,14 @@ impl Model {
         self.set(key, "armed", token);
         let is_first = self.attached.insert(source.into(), queue.into()).is_none();
         let can = either(entry.ends_with("write"), "written to", "read");
-        let says = format!("asks {queue} for one event when {source} can be {can}, with {token}");
-        said(
-            either(is_first, "first arm token", "arm token"),
-            says + &before,
-        )
+        let marks = either(is_first, "first arm token", "arm token");
+        said!(marks => "asks {queue} for one event when {source} can be {can}, with {token}{before}")
     }
 
     /// Nothing resets the waker: it is ready for every wait.
     fn wake(&mut self, queue: &str, waker: &str) -> Said {
         self.set(["ready", queue, waker], "stays ready", "waker");
-        said("wake", format!("wakes the thread that waits in {queue}"))
+        said!("wake" => "wakes the thread that waits in {queue}")
     }
 
     fn wait(&mut self, call: &Call) -> Said {
@@ -359,13 +353,13 @@ impl Model {
             // If this is a queue of writers, nothing is ready in it any more.
             self.remove(self.keys("ready|", |key, it| key[2] == queue && it.note == "writers"));
         }
-        let mut says = format!("{}: {}", waited(call), list(&names));
-        if call.result.contains("token ") {
-            says += either(names.len() == 1, ". Its entry is ", ". Their entries are ");
-            says += either(call.name == "kevent", "gone now", "disabled now");
-            says += ", because it was asked for one event only";
+        let (how, what) = (waited(call), list(&names));
+        if !call.result.contains("token ") {
+            return said!("wait" => "{how}: {what}");
         }
-        said("wait", says)
+        let entries = either(names.len() == 1, "Its entry is", "Their entries are");
+        let end = either(call.name == "kevent", "gone", "disabled");
+        said!("wait" => "{how}: {what}. {entries} {end} now, after the one event that was asked for")
     }
 
     /// Returns whose it is.
@@ -407,11 +401,8 @@ impl Model {
         if is_sure && event.starts_with("EVFILT") {
             self.remove(vec![key.join("|")]);
         }
-        self.flash(
-            ["ready", queue, entry],
-            either(is_sure, "taken", "perhaps taken"),
-            &note,
-        );
+        let state = either(is_sure, "taken", "perhaps taken");
+        self.flash(["ready", queue, entry], state, &note);
         self.has_connected(source(entry), event);
     }
 
@@ -431,52 +422,40 @@ impl Model {
             "CreateIoCompletionPort" if what.starts_with("socket") => {
                 self.open(what);
                 self.attached.insert(what.into(), with.into());
-                said(
-                    "first",
-                    format!("attaches {what} to {with}, which is told what ends on it"),
-                )
+                said!("first" => "attaches {what} to {with}, which is told what ends on it")
             }
             "CreateIoCompletionPort" => self.make_queue(result),
             "WSARecv" if operation.starts_with("operation") => {
                 let bytes = with.trim_end_matches(" lent");
-                let note = format!("a receive, {bytes}");
-                let at_once = self.lend(what, operation, result, &note);
-                let says = format!(
-                    "starts to receive from {what}: {bytes} and {operation} are the kernel's"
-                );
-                said("arm token lend", says + at_once)
+                let end = self.lend(what, operation, result, &format!("receives {bytes}"));
+                said!(LENT => "receives from {what} and lends the kernel {bytes} and {operation}{end}")
             }
             "NtDeviceIoControlFile" => {
-                let at_once = self.lend(what, operation, result, "a question");
-                let says =
-                    format!("asks for a packet when {what} is ready: {operation} is the kernel's");
-                said("arm token lend", says + at_once)
+                let end = self.lend(what, operation, result, "asks");
+                said!(LENT => "asks when {what} is ready and lends the kernel {operation}{end}")
             }
             "GetQueuedCompletionStatusEx" => {
-                let packets = call.brought().0;
-                let names = packets.iter().map(|packet| self.packet(what, packet));
-                let names: Vec<_> = names.collect();
-                said("wait", format!("{}: {}", waited(call), list(&names)))
+                let (packets, _) = call.brought();
+                let names: Vec<_> = packets.iter().map(|it| self.packet(what, it)).collect();
+                said!("wait" => "{}: {}", waited(call), list(&names))
             }
             "WSAGetOverlappedResult" => {
-                said("return", format!("asks what came of {operation}: {result}"))
+                said!("return" => "asks what came of {operation}: {result}")
             }
             "CancelIoEx" => {
-                let says =
-                    format!("asks to end {operation}, the kernel's until its packet is taken");
-                said("take-back", says)
+                said!("take-back" => "asks to end {operation}: until its packet comes, it stays lent")
             }
             "PostQueuedCompletionStatus" => {
                 self.put_packet(what, operation, "posted");
                 let marks = either(operation == "no operation", "wake", "arm");
-                said(marks, format!("puts a packet of {operation} into {what}"))
+                said!(marks => "puts a packet of {operation} into {what}")
             }
-            "WSAStartup" => said("", "starts Winsock".into()),
             _ => None,
         }
     }
 
     /// A packet will come; and if the call says that the operation has ended, it is in the port already.
+    /// Returns how the sentence ends.
     fn lend(&mut self, socket: &str, operation: &str, result: &str, note: &str) -> &'static str {
         self.open(socket);
         self.remove(self.keys("operation|", |key, _| key[2] == operation));
@@ -487,7 +466,7 @@ impl Model {
         }
         either(
             has_ended,
-            ". It has ended at once, and still there is a packet",
+            ". It has ended at once, and a packet comes all the same",
             "",
         )
     }
@@ -523,30 +502,22 @@ impl Model {
         match call.name {
             "socket" | "WSASocketW" => {
                 self.make_socket(result, "new");
-                said("", format!("makes a socket, {result}"))
+                said!("" => "makes a socket, {result}")
             }
             "connect" => {
                 let state = either(result == "0", "connected", "connecting");
                 self.set(["socket", "", socket], state, "");
-                let says = either(
-                    result == "0",
-                    "connects",
-                    "begins to connect, without waiting,",
-                );
-                said("", format!("{says} {socket} to {}", call.arg(1)))
+                said!("" => "has {socket} connect to {}, and does not wait for it", call.arg(1))
             }
             "accept" => {
                 self.set(["socket", "", socket], "listens", "");
                 self.make_socket(result, "connected");
-                said("", format!("accepts a client of {socket}: {result}"))
+                said!("" => "accepts a client of {socket}: {result}")
             }
             "recv" | "readv" | "WSARecv" => self.move_bytes(call, 0),
             "send" | "writev" | "WSASend" => self.move_bytes(call, 1),
             "close" | "closesocket" | "CloseHandle" => self.close(socket),
-            "fcntl" | "setsockopt" => said(
-                "",
-                format!("sets {} of {socket}", call.args[1..].join(", ")),
-            ),
+            "fcntl" | "setsockopt" | "WSAStartup" => said!("" => "prepares {socket}"),
             _ => None,
         }
     }
@@ -570,12 +541,9 @@ impl Model {
         let note = format!("{} bytes read, {} written", bytes[0], bytes[1]);
         self.set(["socket", "", socket], "connected", &note);
         match (direction, result) {
-            (0, "0") => said("read", format!("reads the end of the stream from {socket}")),
-            (0, _) => said("read", format!("reads {result} bytes from {socket}")),
-            _ => said(
-                "",
-                format!("gives {result} bytes away, to be sent by {socket}"),
-            ),
+            (0, "0") => said!("read" => "reads the end of the stream from {socket}"),
+            (0, _) => said!("read" => "reads {result} bytes from {socket}"),
+            _ => said!("" => "gives {result} bytes away, to be sent by {socket}"),
         }
     }
 
@@ -584,24 +552,14 @@ impl Model {
         let is_in = |key: Key| key[2] == what || key[1] == what || source(key[2]) == what;
         let is_lent = |it: &Item| it.state == "the kernel's";
         let gone = self.keys("", |key, it| is_in(key) && !is_lent(it));
-        let has_entry = gone
-            .iter()
-            .any(|key| key.starts_with("entry") && parts(key)[1] != what);
+        let is_entry = |key: &String| key.starts_with("entry") && parts(key)[1] != what;
+        let marks = either(gone.iter().any(is_entry), "take-back", "");
         self.remove(gone);
         self.attached.remove(what);
-        let has_lent = !self
-            .keys(&format!("operation|{what}|"), |_, _| true)
-            .is_empty();
-        let rest = either(has_lent, ". What it has lent stays the kernel's", "");
-        said(
-            either(has_entry, "take-back", ""),
-            format!("closes {what}{rest}"),
-        )
+        let lent = self.keys(&format!("operation|{what}|"), |_, _| true);
+        let end = either(lent.is_empty(), "", ". What it has lent stays the kernel's");
+        said!(marks => "closes {what}{end}")
     }
-}
-
-fn said(marks: &'static str, says: String) -> Said {
-    Some((marks, says))
 }
 
 fn either<'a>(is: bool, yes: &'a str, no: &'a str) -> &'a str {
@@ -625,28 +583,21 @@ fn direction(words: &str) -> &'static str {
 
 fn failed(call: &Call) -> Said {
     let (what, error) = (call.arg(0), call.error()?);
-    let says = match (call.name, error) {
-        ("accept", "EAGAIN" | "WSAEWOULDBLOCK") => format!("finds no client at {what}"),
-        ("send" | "writev" | "WSASend", "EAGAIN" | "WSAEWOULDBLOCK") => {
-            format!("finds no room in the send buffer of {what}")
-        }
-        (_, "EAGAIN" | "WSAEWOULDBLOCK") => format!("finds nothing to read in {what}"),
-        ("epoll_ctl", "EEXIST") => "finds the entry there: another thread was faster".into(),
-        (_, "ERROR_NOT_FOUND") => "finds it ended already: its packet is in the port".into(),
-        _ => format!("fails: {error}"),
-    };
-    said("", says)
+    let would_block = ["EAGAIN", "WSAEWOULDBLOCK"].contains(&error);
+    match call.name {
+        "accept" if would_block => said!("" => "finds no client at {what}"),
+        "send" | "writev" | "WSASend" if would_block => said!("" => "finds no room in {what}"),
+        _ if would_block => said!("" => "finds nothing to read in {what}"),
+        "CancelIoEx" => said!("" => "does not find {}: its packet is there", call.arg(1)),
+        _ => said!("" => "fails: {error}"),
+    }
 }
 
 fn waited(call: &Call) -> String {
+    let is_look = call.words.contains("timeout 0 ms");
     match call.has_slept() {
         true => format!("sleeps for {}", ms(call.took)),
-        false => either(
-            call.words.contains("timeout 0 ms"),
-            "looks, without waiting",
-            "does not have to wait",
-        )
-        .into(),
+        false => either(is_look, "looks, without waiting", "does not have to wait").into(),
     }
 }
 
