@@ -1,7 +1,17 @@
 # Compares the output of the feature `trace` with the calls that have happened. Reads the files, one for each thread,
 # that `strace -ff -T -v -e abbrev=none` has written. In a file, each line of the trace is a write to standard error.
-# The line must come right after the call that it reports, and must say the same. With `without=recv`, lines about
-# `recv` are skipped.
+# The line must come right after the call that it reports, and must say the same. (Only `close` is reported before it
+# happens, and several of them may be reported at once.)
+#
+# No call may be missing in the trace. But a program also has sockets of `std`, which report nothing. So the calls on a
+# socket must be reported from the first line in which the thread mentions the socket until it is closed.
+
+BEGIN {
+  # `std` may make these calls on its own sockets.
+  SOCKETS = "^(recv|readv|send|writev|accept|socket|connect|close)\\("
+  # "wake-up!", as a number.
+  WAKER = "2409554638478729591"
+}
 
 FNR == 1 { end_of_thread() }
 # Skips signals, exits, and calls that were interrupted by the end of the program or by a restart.
@@ -9,10 +19,11 @@ FNR == 1 { end_of_thread() }
 /^write\(1, / { next }
 /^write\(2, / { told(); next }
 # Skips calls with MSG_PEEK, which read nothing.
-/^recvfrom/ && (/, MSG_/ || without == "recv") { next }
+/^recvfrom/ && /, MSG_/ { next }
 {
   forgotten()
   happened = in_our_words($0)
+  if (happened ~ /^close/) closed()
 }
 END {
   end_of_thread()
@@ -23,13 +34,40 @@ END {
 
 function end_of_thread() {
   forgotten()
-  thread = ""
-  began = took = 0
+  if (closing != "") complain("told, but did not happen: " closing)
+  thread = closing = happened = ""
+  before = 0
+  delete is_ours
 }
 
+# What `std` does on its own account is not told.
 function forgotten() {
-  if (happened != "") complain("not told: " happened)
+  if (happened != "" && (happened !~ SOCKETS || is_ours[subject(happened)])) complain("not told: " happened)
+  # A number that is given anew belongs to a stranger at first.
+  if (match(happened, / = fd [0-9]+$/)) is_ours[substr(happened, RSTART + 3)] = 0
   happened = ""
+}
+
+# What is told of closing is in `closing`, each with a space behind it, in the order in which it has to happen.
+function closed() {
+  if (index(closing, happened " ") == 1) {
+    closing = substr(closing, length(happened) + 2)
+    is_ours[subject(happened)] = 0
+    happened = ""
+  }
+}
+
+# What a call is about. (What `epoll_ctl` is about stands third.)
+function subject(words,   part) {
+  split(words, part, /[(), ]+/)
+  return words ~ /^epoll_ctl/ ? part[5] " " part[6] : part[2] " " part[3]
+}
+
+# (A queue that could not be made whole is closed without a word.)
+function remember(words) {
+  if (words ~ /^(epoll_create1|eventfd)\(|, (waker|writers)\)/) return
+  is_ours[subject(words)] = 1
+  if (match(words, / = fd [0-9]+$/)) is_ours[substr(words, RSTART + 3)] = 1
 }
 
 function complain(why) {
@@ -52,17 +90,18 @@ function told(   line, words, who, when, how_long) {
   match(line, /  +/)
   who = substr(line, 1, RSTART - 1)
   words = substr(line, RSTART + RLENGTH)
-  if (without != "" && index(words, without "(") == 1) return
+  if (words ~ /^close/) return closing = closing words " "
+  if (closing != "") complain("told, but did not happen: " closing)
+  closing = ""
+  remember(words)
   if (happened == "") return complain("told, but did not happen: " words)
   if (words != happened) complain("happened: " happened "\n  told:     " words)
   if (thread != "" && who != thread) complain("told by " who ", but this is " thread)
   # A call cannot begin before the previous one has ended, and cannot take less time than its part in the kernel.
-  if (when + 0.002 < began + took) complain("began at " when " ms, in the call before it")
-  if (how_long >= 0 && how_long + 0.002 < kernel) complain("took " how_long " ms, but the kernel's part was " kernel)
-  if (how_long < 0 && words ~ /^(epoll_wait|recv)\(/) complain("does not say how long it took: " words)
+  if (when - how_long + 0.002 < before) complain("began at " when - how_long " ms, in the call before it")
+  if (how_long + 0.002 < kernel) complain("took " how_long " ms, but the kernel's part was " kernel)
   thread = who
-  began = when
-  took = how_long < 0 ? 0 : how_long
+  before = when
   count(words)
   happened = ""
 }
@@ -93,11 +132,19 @@ function in_our_words(line,   call, result, n, part) {
   split(line, part, ", ")
   if (call == "epoll_ctl") return "epoll_ctl(fd " part[1] ", " part[2] ", fd " part[3] event(line, part[2]) ") " result
   if (call == "epoll_wait") return wait(line, part[1]) " " result came(line)
-  if (call == "recvfrom") {
-    match(line, /, [0-9]+, 0, NULL, NULL$/)
-    line = substr(line, RSTART + 2)
-    return "recv(fd " part[1] ", " line + 0 " bytes) " result
+  if (call == "close") return "close(fd " line ")"
+  if (call == "socket") {
+    sub(/IPPROTO_IP/, "0", line)
+    return "socket(" line ") " made(result)
   }
+  if (call == "connect") return "connect(fd " part[1] ", " address(line) ") " result
+  if (call == "accept4") return "accept(fd " part[1] ") " made(result)
+  if (call == "recvfrom" || call == "sendto") {
+    match(line, /, [0-9]+, (0|MSG_NOSIGNAL), NULL, (NULL|0)$/)
+    line = substr(line, RSTART + 2)
+    return substr(call, 1, 4) "(fd " part[1] ", " line + 0 " bytes) " result
+  }
+  if (call == "readv" || call == "writev") return call "(fd " part[1] ", " all_lengths(line) " bytes) " result
   if (call == "write") {
     match(line, /[0-9]+$/)
     return "write(fd " part[1] ", " substr(line, RSTART) " bytes) " result
@@ -111,9 +158,28 @@ function made(result) {
   return result
 }
 
+function address(line,   port, ip) {
+  match(line, /htons\([0-9]+/)
+  port = substr(line, RSTART + 6, RLENGTH - 6)
+  match(line, /"[^"]+"/)
+  ip = substr(line, RSTART + 1, RLENGTH - 2)
+  return (ip ~ /:/ ? "[" ip "]" : ip) ":" port
+}
+
+function all_lengths(line,   sum) {
+  for (; match(line, /iov_len=[0-9]+/); line = substr(line, RSTART + RLENGTH)) sum += substr(line, RSTART + 8, RLENGTH - 8)
+  return sum + 0
+}
+
 function event(line, operation) {
   if (operation == "EPOLL_CTL_DEL") return ""
-  return ", " events_of(line) ", token " data_of(line)
+  return ", " events_of(line) ", " whose(line)
+}
+
+# Only entries of sources are one-shot, and what comes back never is.
+function whose(line) {
+  if (events_of(line) ~ /EPOLLRDNORM/) return "writers"
+  return data_of(line) == WAKER && events_of(line) !~ /EPOLLONESHOT/ ? "waker" : "token " data_of(line)
 }
 
 function wait(line, queue,   end, part) {
@@ -127,7 +193,7 @@ function wait(line, queue,   end, part) {
 function came(line,   list, n) {
   for (n = 0; match(line, /\{events=/); n++) {
     line = substr(line, RSTART)
-    if (n < 32) list = list (n ? ", " : "") events_of(line) " token " data_of(line)
+    if (n < 32) list = list (n ? ", " : "") events_of(line) " " whose(line)
     line = substr(line, 2)
   }
   if (n > 32) list = list ", and " n - 32 " more"

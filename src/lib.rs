@@ -62,34 +62,43 @@
 //! is different here.
 //!
 //! And the feature `trace`, off by default, writes a line to standard error for each call to the system, in the
-//! system's own words: when it began, in which thread, what was passed, and what came of it; and for a call that may
-//! sleep, how long it took. `cargo run --example delayserver --features trace` says on Linux, of the client's side of
-//! its shortest request (at the dots are the events of nine others):
+//! system's own words: when it returned, in which thread, what was passed, what came of it, and how long it took.
+//! `cargo run --example delayserver --features trace` says on Linux, of the client's side of its shortest request (at
+//! the dots are the events of nine others):
 //!
 //! ```text
-//!      3.101 ms  main         socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0) = fd 20
-//!      3.107 ms  main         connect(fd 20, 127.0.0.1:36749) = -1 EINPROGRESS
-//!      3.122 ms  main         epoll_ctl(fd 8, EPOLL_CTL_ADD, fd 20, EPOLLOUT|EPOLLONESHOT, token 9) = 0
-//!      2.466 ms  reactor      epoll_wait(fd 7, capacity 1024, timeout 200 ms) = 1: [EPOLLIN|EPOLLRDNORM token 0]  (0.684 ms)
-//!      3.165 ms  reactor      epoll_wait(fd 8, capacity 1024, timeout 0 ms) = 10: [..., EPOLLOUT token 9]  (0.002 ms)
-//!      3.403 ms  main         epoll_ctl(fd 7, EPOLL_CTL_ADD, fd 20, EPOLLIN|EPOLLONESHOT, token 9) = 0
-//!      3.217 ms  reactor      epoll_wait(fd 7, capacity 1024, timeout 200 ms) = 1: [EPOLLIN token 9]  (104.973 ms)
-//!    108.791 ms  main         recv(fd 20, 32 bytes) = 32  (0.006 ms)
-//!    108.813 ms  main         recv(fd 20, 32 bytes) = 32  (0.001 ms)
-//!    108.818 ms  main         recv(fd 20, 64 bytes) = 47  (0.002 ms)
-//!    108.824 ms  main         recv(fd 20, 17 bytes) = -1 EAGAIN  (0.001 ms)
-//!    108.886 ms  main         epoll_ctl(fd 7, EPOLL_CTL_DEL, fd 20) = 0
-//!    108.897 ms  main         epoll_ctl(fd 8, EPOLL_CTL_DEL, fd 20) = 0
+//!      5.393 ms  main         socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0) = fd 20  (0.002 ms)
+//!      5.402 ms  main         connect(fd 20, 127.0.0.1:44203) = -1 EINPROGRESS  (0.007 ms)
+//!      5.405 ms  main         epoll_ctl(fd 8, EPOLL_CTL_ADD, fd 20, EPOLLOUT|EPOLLONESHOT, token 9) = 0  (0.001 ms)
+//!      5.483 ms  reactor      epoll_wait(fd 7, capacity 1024, timeout 200 ms) = 1: [EPOLLIN|EPOLLRDNORM writers]  (0.005 ms)
+//!      5.494 ms  reactor      epoll_wait(fd 8, capacity 1024, timeout 0 ms) = 10: [..., EPOLLOUT token 9]  (0.002 ms)
+//!      6.639 ms  main         send(fd 20, 57 bytes) = 57  (0.005 ms)
+//!      6.643 ms  main         epoll_ctl(fd 7, EPOLL_CTL_ADD, fd 20, EPOLLIN|EPOLLONESHOT, token 9) = 0  (0.001 ms)
+//!    109.375 ms  reactor      epoll_wait(fd 7, capacity 1024, timeout 200 ms) = 1: [EPOLLIN token 9]  (103.859 ms)
+//!    109.529 ms  main         recv(fd 20, 32 bytes) = 32  (0.008 ms)
+//!    109.540 ms  main         recv(fd 20, 32 bytes) = 32  (0.001 ms)
+//!    109.544 ms  main         recv(fd 20, 64 bytes) = 47  (0.001 ms)
+//!    109.549 ms  main         recv(fd 20, 17 bytes) = 0  (0.001 ms)
+//!    109.602 ms  main         epoll_ctl(fd 7, EPOLL_CTL_DEL, fd 20) = 0  (0.008 ms)
+//!    109.609 ms  main         epoll_ctl(fd 8, EPOLL_CTL_DEL, fd 20) = 0  (0.003 ms)
+//!    109.613 ms  main         close(fd 20)
 //! ```
 //!
-//! A line is written when its call returns, so a wait stands behind calls that began later. The answer has 111 bytes;
-//! that fetching them takes four calls is the doing of `read_to_end`. That fills the room that its vector has, which is
-//! 32 bytes at first and doubles when it is full, and goes on until there is nothing more.
+//! The times are in the order of the lines: a line is written when its call has returned, or, for closing, right before
+//! the call. The answer has 111 bytes; that fetching them takes four calls is the doing of `read_to_end`. That fills the
+//! room that its vector has, which is 32 bytes at first and doubles when it is full, and goes on until there is nothing
+//! more.
+//!
+//! `examples/replay` makes a page of these lines, on which one steps through the run and sees what is in the queue after
+//! each call, what each thread does, and who owns which memory.
 //!
 //! On Windows the token is not among the words, because the system never gets it. On no system is there a line for what
-//! `std` does for us besides reading: connecting by `TcpStream::connect`, listening and accepting, writing, looking for
-//! an error, `set_nonblocking`, and closing.
+//! `std` does for us besides reading, writing, accepting and closing: connecting by `TcpStream::connect`, listening,
+//! looking for an error, and `set_nonblocking`.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+
+#[macro_use]
+mod sys;
 
 mod event;
 pub mod guide;
@@ -97,7 +106,6 @@ mod listener;
 mod poll;
 mod source;
 mod stream;
-mod sys;
 
 pub use event::{Event, Events, Interests, Token};
 pub use listener::TcpListener;

@@ -61,7 +61,13 @@ impl TcpListener {
     ///   the listener again after a connection was closed, or after a pause.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            match self.0.inner.accept() {
+            let listener = &self.0.inner;
+            let result = traced!(
+                listener.accept(),
+                "accept({})",
+                sys::trace::name_of(listener)
+            );
+            match result {
                 // The BSDs say `ConnectionAborted`, Windows `ConnectionReset`, Wine `NotConnected`.
                 Err(error) if LEFT.contains(&error.kind()) => (),
                 Err(error) => return Err(error),

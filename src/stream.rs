@@ -226,11 +226,26 @@ impl Read for &TcpStream {
 
 impl Write for &TcpStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.reason((&self.0.inner).write(buf))
+        let mut stream = &self.0.inner;
+        let result = traced!(
+            stream.write(buf),
+            "send({}, {} bytes)",
+            sys::trace::name_of(stream),
+            buf.len()
+        );
+        self.reason(result)
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.reason((&self.0.inner).write_vectored(bufs))
+        let mut stream = &self.0.inner;
+        let result = traced!(
+            stream.write_vectored(bufs),
+            "{}({}, {} bytes)",
+            if cfg!(windows) { "WSASend" } else { "writev" },
+            sys::trace::name_of(stream),
+            bufs.iter().map(|buf| buf.len()).sum::<usize>()
+        );
+        self.reason(result)
     }
 
     fn flush(&mut self) -> io::Result<()> {

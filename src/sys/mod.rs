@@ -30,14 +30,22 @@
 
 #[cfg(feature = "trace")]
 #[macro_use]
-mod trace;
+pub mod trace;
 
 /// Without the feature `trace`, only the call.
 #[cfg(not(feature = "trace"))]
 macro_rules! traced {
+    (now: $call:expr, $($words:tt)*) => {
+        $call
+    };
     ($call:expr, $($words:tt)*) => {
         $call
     };
+}
+
+#[cfg(not(feature = "trace"))]
+macro_rules! traced_close {
+    ($($what:expr),*) => {};
 }
 
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(minimio_kqueue)))]
@@ -99,7 +107,7 @@ fn recv_vectored(mut stream: &net::TcpStream, bufs: &mut [IoSliceMut<'_>]) -> io
         stream.read_vectored(bufs),
         "{}({}, {} bytes)",
         if cfg!(windows) { "WSARecv" } else { "readv" },
-        trace::Stream(stream),
+        trace::name_of(stream),
         bufs.iter().map(|buf| buf.len()).sum::<usize>()
     )
 }

@@ -1,53 +1,84 @@
-//! The feature `trace`: a line on standard error for each call to the system, which says when it began, in which
-//! thread, what was passed, and what came of it.
+//! The feature `trace`: a line on standard error for each call to the system, which says when the call had returned, in
+//! which thread, what was passed, what came of it, and how long it took.
 //!
 //! Nothing in a backend mentions it. A backend's module `ffi` is its `traced.rs` then, whose functions have the names
 //! of the system's, and call those. So a line shows what was passed, and not what somebody meant to pass. For what we
-//! leave to `std`, a `recv` and a `write`, there is `traced!`.
+//! leave to `std` (reading, writing, accepting), there is `traced!`, and for what it closes `traced_close!`.
+//!
+//! The times are in the order of the lines. A call that cannot sleep keeps the other threads from writing lines until its
+//! own is written, so that a line comes before those of all that the call has caused. A call that may sleep cannot do so;
+//! its line says that it began and ended within a span of time.
 
 #[cfg(windows)]
 use super::iocp::ffi::{sockaddr_in, sockaddr_in6};
 #[cfg(unix)]
 use super::unix::ffi::{sockaddr_in, sockaddr_in6};
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt::{self, Display, Write as _};
-use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
+use std::io::{self, StderrLock, Write as _};
+use std::net::{self, Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{net, thread};
 
-/// Makes a call of `std`'s that moves bytes, and writes a line on it, with the words that follow.
+/// Makes a call of `std`'s that may sleep, and writes a line on it, with the words that follow. With `now:`, one that cannot.
 macro_rules! traced {
+    (now: $($call:tt)*) => {{
+        let _order = std::io::stderr().lock();
+        traced!($($call)*)
+    }};
     ($call:expr, $($words:tt)*) => {{
         let began = std::time::Instant::now();
         let result = $call;
-        $crate::sys::trace::tell_bytes(began, &result, format_args!($($words)*));
+        $crate::sys::trace::tell_result(began, &result, format_args!($($words)*));
         result
     }};
+}
+
+/// Writes a line on what `std` is about to close. Afterwards the number may be another thread's already.
+macro_rules! traced_close {
+    ($($what:expr),*) => {
+        $($crate::sys::trace::tell_close(&$what);)*
+    };
 }
 
 /// A call to the system that has returned.
 pub struct Call<R> {
     began: Instant,
-    took: Duration,
     pub result: R,
     fails_with: R,
     error: i32,
+    /// No other thread writes its line before this one is written.
+    _order: Option<StderrLock<'static>>,
 }
 
 impl<R: Copy + PartialEq + Display> Call<R> {
+    /// A call that cannot sleep.
     pub fn make(fails_with: R, call: impl FnOnce() -> R) -> Call<R> {
+        Call::make_in(Some(io::stderr().lock()), fails_with, call)
+    }
+
+    /// A call that may sleep.
+    pub fn wait(fails_with: R, call: impl FnOnce() -> R) -> Call<R> {
+        Call::make_in(None, fails_with, call)
+    }
+
+    fn make_in(
+        _order: Option<StderrLock<'static>>,
+        fails_with: R,
+        call: impl FnOnce() -> R,
+    ) -> Call<R> {
         let began = Instant::now();
         let result = call();
         // At once, because whatever else we call may set another.
         let error = os::last_error();
         Call {
             began,
-            took: began.elapsed(),
             result,
             fails_with,
             error,
+            _order,
         }
     }
 
@@ -57,27 +88,12 @@ impl<R: Copy + PartialEq + Display> Call<R> {
 
     /// Writes its line. If it did not fail, `brought` is what it brought.
     pub fn tell(self, words: fmt::Arguments<'_>, brought: impl Display) -> R {
-        self.tell_all(words, &brought, None)
-    }
-
-    /// The same, and how long it took.
-    pub fn tell_wait(self, words: fmt::Arguments<'_>, brought: impl Display) -> R {
-        let took = self.took;
-        self.tell_all(words, &brought, Some(took))
-    }
-
-    fn tell_all(
-        self,
-        words: fmt::Arguments<'_>,
-        brought: &dyn Display,
-        took: Option<Duration>,
-    ) -> R {
         match self.has_failed() {
             true => {
                 let (value, error) = (self.fails_with, Error(self.error));
-                tell(self.began, words, format_args!("{value} {error}"), took);
+                tell_call(self.began, words, format_args!("{value} {error}"));
             }
-            false => tell(self.began, words, format_args!("{brought}"), took),
+            false => tell_call(self.began, words, format_args!("{brought}")),
         }
         // The caller is about to ask for it.
         os::set_last_error(self.error);
@@ -85,43 +101,88 @@ impl<R: Copy + PartialEq + Display> Call<R> {
     }
 }
 
-/// See `traced!`. A call that moves bytes may have to wait for them.
-pub fn tell_bytes(began: Instant, result: &io::Result<usize>, words: fmt::Arguments<'_>) {
-    let took = Some(began.elapsed());
+/// What a call of `std`'s brings.
+pub trait Brought {
+    fn brought(&self) -> impl Display;
+}
+
+impl Brought for usize {
+    fn brought(&self) -> impl Display {
+        self
+    }
+}
+
+impl Brought for (net::TcpStream, SocketAddr) {
+    fn brought(&self) -> impl Display {
+        self.0.name()
+    }
+}
+
+/// See `traced!`.
+pub fn tell_result(began: Instant, result: &io::Result<impl Brought>, words: fmt::Arguments<'_>) {
     match result {
-        Ok(n) => tell(began, words, format_args!("{n}"), took),
+        Ok(ok) => tell_call(began, words, format_args!("{}", ok.brought())),
         Err(error) => {
             let error = Error(error.raw_os_error().unwrap_or(0));
-            tell(began, words, format_args!("-1 {error}"), took);
+            tell_call(began, words, format_args!("-1 {error}"));
         }
     }
 }
 
-fn tell(
-    began: Instant,
-    words: fmt::Arguments<'_>,
-    result: fmt::Arguments<'_>,
-    took: Option<Duration>,
-) {
+/// See `traced_close!`. What comes of it `std` does not say.
+pub fn tell_close(what: &impl Named) {
+    tell(format_args!("{}({})", what.closed_by(), what.name()), None);
+}
+
+fn tell_call(began: Instant, words: fmt::Arguments<'_>, result: fmt::Arguments<'_>) {
+    tell(format_args!("{words} = {result}"), Some(began));
+}
+
+fn tell(words: fmt::Arguments<'_>, began: Option<Instant>) {
     static FIRST: OnceLock<Instant> = OnceLock::new();
-    let at = began.saturating_duration_since(*FIRST.get_or_init(|| began));
+    let mut stderr = io::stderr().lock();
+    // Only now, because another thread may have been about to write its line.
+    let now = Instant::now();
+    let first = *FIRST.get_or_init(|| began.unwrap_or(now));
     let mut line = Line::new();
     // It cannot fail: a line takes what it has room for.
-    let _ = write!(line, "{:>10.3} ms  ", milliseconds(at));
-    let _ = match thread::current() {
-        thread if thread.name().is_none() => write!(line, "{:?}", thread.id()),
-        thread => write!(line, "{}", thread.name().unwrap_or("").escape_debug()),
-    };
+    let _ = write!(line, "{:>10.3} ms  ", milliseconds(now - first));
+    write_thread(&mut line);
     line.pad_to(26);
-    let _ = write!(line, "  {words} = {result}");
-    if let Some(took) = took {
-        let _ = write!(line, "  ({:.3} ms)", milliseconds(took));
+    let _ = write!(line, "  {words}");
+    if let Some(began) = began {
+        let _ = write!(line, "  ({:.3} ms)", milliseconds(now - began));
     }
-    line.write();
+    line.write(&mut stderr);
 }
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
+}
+
+/// A name that no other thread has: the second `worker` is `worker#2`.
+fn write_thread(line: &mut Line) {
+    static THREADS: Mutex<Option<HashMap<String, usize>>> = Mutex::new(None);
+    thread_local! {
+        static NAME: String = {
+            let thread = thread::current();
+            let name = match thread.name() {
+                Some(name) => name.escape_debug().to_string(),
+                None => format!("{:?}", thread.id()),
+            };
+            let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = threads.get_or_insert_default().entry(name.clone()).or_default();
+            *count += 1;
+            match *count {
+                1 => name,
+                n => format!("{name}#{n}"),
+            }
+        };
+    }
+    // A thread that is about to end may have lost its name already.
+    let _ = NAME
+        .try_with(|name| line.write_str(name))
+        .unwrap_or_else(|_| write!(line, "{:?}", thread::current().id()));
 }
 
 /// A line as it grows. It is on the stack: that our steady state allocates nothing shall be true of a traced one too.
@@ -146,11 +207,11 @@ impl Line {
         self.len = self.len.max(column);
     }
 
-    /// Once, and whole: so the lines of two threads do not mix.
-    fn write(&mut self) {
+    /// Once, and whole: so it does not mix with what other programs write.
+    fn write(&mut self, stderr: &mut StderrLock<'_>) {
         self.bytes[self.len] = b'\n';
         // If nobody reads it any more, nobody misses it.
-        let _ = io::stderr().write_all(&self.bytes[..=self.len]);
+        let _ = stderr.write_all(&self.bytes[..=self.len]);
     }
 }
 
@@ -256,18 +317,44 @@ pub unsafe fn socket_addr(addr: *const c_void, len: usize) -> SocketAddr {
 }
 
 /// As the system calls it.
-pub struct Stream<'a>(pub &'a net::TcpStream);
+pub trait Named {
+    fn name(&self) -> impl Display;
+    fn closed_by(&self) -> &'static str;
+}
 
-impl Display for Stream<'_> {
+pub fn name_of(what: &impl Named) -> impl Display {
+    what.name()
+}
+
+#[cfg(windows)]
+impl<T: std::os::windows::io::AsRawSocket> Named for T {
+    fn name(&self) -> impl Display {
+        Socket(self.as_raw_socket())
+    }
+
+    fn closed_by(&self) -> &'static str {
+        "closesocket"
+    }
+}
+
+#[cfg(windows)]
+struct Socket(std::os::windows::io::RawSocket);
+
+#[cfg(windows)]
+impl Display for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        #[cfg(unix)]
-        return write!(f, "fd {}", std::os::fd::AsRawFd::as_raw_fd(self.0));
-        #[cfg(windows)]
-        return write!(
-            f,
-            "socket {:#x}",
-            std::os::windows::io::AsRawSocket::as_raw_socket(self.0)
-        );
+        write!(f, "socket {:#x}", self.0)
+    }
+}
+
+#[cfg(unix)]
+impl<T: std::os::fd::AsRawFd> Named for T {
+    fn name(&self) -> impl Display {
+        Fd(self.as_raw_fd())
+    }
+
+    fn closed_by(&self) -> &'static str {
+        "close"
     }
 }
 

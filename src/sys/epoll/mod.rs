@@ -53,12 +53,16 @@ const WRITABLE_ONCE: u32 = EPOLLOUT | EPOLLONESHOT;
 /// notifies with that bit.)
 const WRITERS: u32 = EPOLLIN | EPOLLRDNORM;
 
+/// The token of the waker, by which the feature `trace` knows it. A user may have the same.
+const WAKER: u64 = u64::from_le_bytes(*b"wake-up!");
+
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let (readers, writers, waker) = (epoll_create1()?, epoll_create1()?, eventfd()?); // [queue]
         // Neither entry is one-shot, and neither token is looked at, so that no token is reserved. The waker is never
         // read: after `wake` has written to it, it stays ready for every wait.
-        let event = |events| RawEvent { events, data: 0 };
+        let data = WAKER;
+        let event = |events| RawEvent { events, data };
         epoll_ctl(&readers, EPOLL_CTL_ADD, waker.as_fd(), event(EPOLLIN))?;
         epoll_ctl(&readers, EPOLL_CTL_ADD, writers.as_fd(), event(WRITERS))?;
         Ok(Arc::new_cyclic(|me| Selector {

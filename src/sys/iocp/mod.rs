@@ -191,12 +191,14 @@ impl Drop for Selector {
                 // A leak is better than waiting for ever, or freeing memory that the kernel may still write to.
                 let operations = mem::take(&mut *lock(&self.operations));
                 operations.values().for_each(|it| it.give_up());
-                return mem::forget(operations);
+                mem::forget(operations);
+                break;
             }
             for packet in packets.drain(..) {
                 self.on_packet(packet);
             }
         }
+        traced_close!(ffi::Port(self.port.as_raw_handle().addr()));
     }
 }
 

@@ -84,6 +84,7 @@ impl<S: AsRawSocket> Drop for Source<S> {
         if let Some(to_write) = self.to_write.get() {
             to_write.retire();
         }
+        traced_close!(self.inner);
     }
 }
 

@@ -7,7 +7,7 @@
 #[path = "ffi.rs"]
 mod real;
 
-use crate::sys::trace::{Call, Events, Flags, Name, Timeout, socket_addr};
+use crate::sys::trace::{Call, Events, Flags, Name, Named, Timeout, socket_addr};
 pub use real::*;
 use std::ffi::{c_int, c_void};
 use std::{fmt, slice};
@@ -30,7 +30,17 @@ impl fmt::Display for OVERLAPPED_ENTRY {
     }
 }
 
-struct Port(usize);
+pub struct Port(pub usize);
+
+impl Named for Port {
+    fn name(&self) -> impl fmt::Display {
+        Port(self.0)
+    }
+
+    fn closed_by(&self) -> &'static str {
+        "CloseHandle"
+    }
+}
 
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -133,7 +143,7 @@ pub unsafe fn GetQueuedCompletionStatusEx(
     fAlertable: c_int,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    let call = Call::make(0, || unsafe {
+    let call = Call::wait(0, || unsafe {
         real::GetQueuedCompletionStatusEx(
             CompletionPort,
             lpCompletionPortEntries,
@@ -151,7 +161,7 @@ pub unsafe fn GetQueuedCompletionStatusEx(
     // SAFETY: the kernel has written this many.
     let came = unsafe { slice::from_raw_parts(lpCompletionPortEntries, n as usize) };
     let (port, timeout) = (Port(CompletionPort.addr()), timeout(dwMilliseconds));
-    call.tell_wait(
+    call.tell(
         format_args!("GetQueuedCompletionStatusEx({port}, capacity {ulCount}, {timeout})"),
         Events(came),
     )

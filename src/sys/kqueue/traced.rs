@@ -4,7 +4,7 @@
 #[path = "ffi.rs"]
 mod real;
 
-use crate::sys::trace::{Call, Error, Events, Fd, Flags, Timeout};
+use crate::sys::trace::{Call, Error, Events, Fd, Flags, Timeout, tell_close};
 pub use real::*;
 use std::ffi::{c_int, c_uint};
 use std::{fmt, slice};
@@ -35,6 +35,25 @@ impl fmt::Display for What<'_> {
     }
 }
 
+/// Whose knote it is.
+struct Whose<'a>(&'a kevent);
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Each knote of a source is one-shot, and the kernel keeps this flag.
+        match self.0.flags & EV_ONESHOT {
+            0 => f.write_str("waker"),
+            _ => write!(f, "token {}", self.0.udata.addr()),
+        }
+    }
+}
+
+impl Drop for super::Selector {
+    fn drop(&mut self) {
+        tell_close(&self.kqueue);
+    }
+}
+
 /// Flags of the filter, which we use only to trigger our own event.
 struct FilterFlags(c_uint);
 
@@ -52,7 +71,7 @@ impl fmt::Display for FilterFlags {
 /// What happened; or a receipt, which is an error too, if only the error 0.
 impl fmt::Display for kevent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (flags, data, token) = (u32::from(self.flags), self.data, self.udata.addr());
+        let (flags, data, whose) = (u32::from(self.flags), self.data, Whose(self));
         match (self.flags & EV_ERROR != 0, data) {
             (true, 0) => return f.write_str("EV_ERROR 0"),
             (true, _) => return write!(f, "EV_ERROR {}", Error(data as i32)),
@@ -62,8 +81,8 @@ impl fmt::Display for kevent {
             write!(f, " {}", Flags(flags, FLAGS))?;
         }
         match self.filter {
-            EVFILT_READ | EVFILT_WRITE => write!(f, " {data} bytes token {token}"),
-            _ => write!(f, " token {token}"),
+            EVFILT_READ | EVFILT_WRITE => write!(f, " {data} bytes {whose}"),
+            _ => write!(f, " {whose}"),
         }
     }
 }
@@ -86,8 +105,12 @@ pub unsafe fn kevent(
     // Before the call, which may write its answer to the same place.
     // SAFETY: the caller passes null, or at least one change.
     let change = unsafe { changelist.as_ref() }.copied();
+    let make = match change {
+        Some(_) => Call::make,
+        None => Call::wait,
+    };
     // SAFETY: as the caller says.
-    let call = Call::make(-1, || unsafe {
+    let call = make(-1, || unsafe {
         real::kevent(kq, changelist, nchanges, eventlist, nevents, timeout)
     });
     // SAFETY: so many the kernel has written.
@@ -95,19 +118,15 @@ pub unsafe fn kevent(
     let Some(change) = change else {
         // SAFETY: the caller passes null, or a span of time.
         let timeout = Timeout(unsafe { timeout.as_ref() }.map_or(-1, milliseconds));
-        return call.tell_wait(
+        return call.tell(
             format_args!("kevent(fd {kq}, capacity {nevents}, {timeout})"),
             came,
         );
     };
     let flags = Flags(change.flags.into(), FLAGS);
-    let (what, fflags, token) = (
-        What(&change),
-        FilterFlags(change.fflags),
-        change.udata.addr(),
-    );
+    let (what, fflags, whose) = (What(&change), FilterFlags(change.fflags), Whose(&change));
     call.tell(
-        format_args!("kevent(fd {kq}, {what}, {flags}{fflags}, token {token})"),
+        format_args!("kevent(fd {kq}, {what}, {flags}{fflags}, {whose})"),
         came,
     )
 }

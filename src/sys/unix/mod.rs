@@ -53,6 +53,7 @@ impl<S: AsFd> Drop for Source<S> {
         if let Some(selector) = self.selector.get().and_then(Weak::upgrade) {
             selector.deregister(self.inner.as_fd(), &self.entries);
         }
+        traced_close!(self.inner.as_fd());
     }
 }
 
@@ -67,7 +68,7 @@ impl Source<TcpStream> {
         traced!(
             stream.read(buf),
             "recv({}, {} bytes)",
-            trace::Stream(stream),
+            trace::name_of(stream),
             buf.len()
         )
     }
@@ -131,7 +132,7 @@ pub(super) fn failed_wait(call: &'static str) -> io::Result<()> {
 #[allow(dead_code)] // kqueues with `EVFILT_USER` do not need it
 pub(super) fn write(mut waker: impl Write + AsFd, bytes: &[u8]) -> io::Result<()> {
     let result = traced!(
-        waker.write(bytes),
+        now: waker.write(bytes),
         "write(fd {}, {} bytes)",
         waker.as_fd().as_raw_fd(),
         bytes.len()
