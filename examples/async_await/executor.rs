@@ -57,7 +57,7 @@ impl Wake for TaskWaker {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Weak<Executor>> = const { RefCell::new(Weak::new()) };
+    static CURRENT: RefCell<Weak<Executor>> = RefCell::default();
 }
 
 /// The executor of this thread. Panics outside of [`block_on`].
