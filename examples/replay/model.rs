@@ -194,7 +194,7 @@ impl Model {
         Step {
             at: self.now,
             words: line.into(),
-            says: "This is not a line of the feature trace.".into(),
+            says: "this is not a line of the feature trace".into(),
             changes: mem::take(&mut self.changes),
             ..Step::default()
         }
