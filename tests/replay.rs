@@ -12,7 +12,7 @@ use common::{pair, wait_for_data_unless_lent};
 use minimio::{Events, Interests, Poll, TcpListener, TcpStream};
 use model::{State, Step, backend, replay};
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -43,36 +43,56 @@ macro_rules! know {
 
 /// The program of the guide's chapter 4.
 #[test]
-fn chapter_4() {
+fn chapter_4() -> io::Result<()> {
     let (mut stream, mut peer) = pair();
-    let mut poll = Poll::new().unwrap();
+    let mut poll = Poll::new()?;
     let registrator = poll.registrator();
     know!("waiting 0, woken 0");
-    registrator
-        .register(&stream, 10, Interests::READABLE)
-        .unwrap();
+    registrator.register(&stream, 10, Interests::READABLE)?;
     know!("waiting 1, sockets 1");
-    peer.write_all(b"hello").unwrap();
+    peer.write_all(b"hello")?;
     wait_for_data_unless_lent(&stream);
 
     let mut events = Events::with_capacity(1024);
-    poll.poll(&mut events, None).unwrap();
+    poll.poll(&mut events, None)?;
     assert_eq!(events[0].id(), 10);
     know!("waiting 0");
     let mut buffer = [0; 64];
-    assert_eq!(stream.read(&mut buffer).unwrap(), 5);
+    assert_eq!(stream.read(&mut buffer)?, 5);
     know!("waiting 0, read 5");
-    registrator
-        .register(&stream, 11, Interests::READABLE)
-        .unwrap();
+    registrator.register(&stream, 11, Interests::READABLE)?;
     know!("waiting 1, sockets 1");
     drop(stream);
     know!("waiting {STILL_LENT}, sockets 0");
-    registrator.close_loop().unwrap();
+    registrator.close_loop()?;
     know!("woken 1");
     assert!(poll.poll(&mut events, None).is_err());
     drop((poll, registrator));
     know!("waiting 0, woken 0, queues 0, sockets 0");
+    Ok(())
+}
+
+#[test]
+fn it_is_the_guides_program() {
+    let guide = include_str!("../src/guide/ch4_life.md");
+    let program = guide.split("```").nth(1).unwrap();
+    let lines = program
+        .lines()
+        .map(|line| line.split("//").next().unwrap().trim());
+    let is_code = |line: &&str| line.ends_with(';') && !line.starts_with(['#', 'u']);
+    let lines: Vec<_> = lines.filter(is_code).collect();
+    assert!(lines.len() > 10, "{lines:?}");
+    let source = include_str!("replay.rs")
+        .split_once("fn chapter_4()")
+        .unwrap()
+        .1;
+    let mut rest = source.replace(" = pair();", " = pair()?;");
+    for line in lines {
+        let at = rest
+            .find(line)
+            .unwrap_or_else(|| panic!("not in this order: {line}"));
+        rest.drain(..at + line.len());
+    }
 }
 
 /// All directions and kinds of sources.
