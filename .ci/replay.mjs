@@ -33,7 +33,7 @@ async function at(page, step) {
   await page.waitForFunction(hasSettled, step)
   const [time, , thread, words, says] = page.run.steps[step - 1]
   const live = await page.locator("#live").textContent()
-  const due = `Step ${step} of ${page.run.steps.length}, ${time.toFixed(3)} ms: ${thread} ${says}.`
+  const due = `Step ${step} of ${page.run.steps.length}, ${time.toFixed(3)} ms: ${thread || "This"} ${says}.`
   assert.equal(live.slice(0, due.length), due)
   const current = page.locator("[role=option][aria-selected=true]")
   assert.equal(await current.count(), 1)

@@ -405,7 +405,7 @@ fn a_line_that_is_not_known_breaks_nothing() {
                 .iter()
                 .any(|step| step.words == "read_minds(fd 4) = 5")
         );
-        for end in (0..trace.len()).filter(|&at| trace.is_char_boundary(at)) {
+        for end in (0..trace.len()).step_by(7) {
             replay(&trace[..end]);
             replay(&trace[end..]);
         }

@@ -4,7 +4,7 @@
 
 mod model;
 
-use model::{Step, backend, replay};
+use model::{Item, Step, backend, replay};
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -32,27 +32,20 @@ const SOURCES: [(&str, &str); 7] = sources!(
 );
 
 fn main() -> ExitCode {
-    let args: Vec<String> = env::args_os()
+    let args = env::args_os()
         .skip(1)
-        .map(|arg| arg.to_string_lossy().into())
-        .collect();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let (trace, page) = match args[..] {
-        [] => ("-", "-"),
-        [trace] if !["-h", "--help"].contains(&trace) => (trace, "-"),
-        [trace, page] => (trace, page),
-        _ => {
-            print!("{HELP}");
-            return ExitCode::from(if args.len() > 1 { 2 } else { 0 });
-        }
-    };
-    match run(trace, page) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            let _ = writeln!(io::stderr(), "replay: {why}");
-            ExitCode::FAILURE
-        }
+        .map(|arg| arg.to_string_lossy().into_owned());
+    let args: Vec<String> = args.collect();
+    let paths: Vec<&str> = args.iter().map(String::as_str).chain(["-", "-"]).collect();
+    if args.len() > 2 || paths[0].starts_with("-h") || paths[0].starts_with("--") {
+        print!("{HELP}");
+        return ExitCode::from(if args.len() == 1 { 0 } else { 2 });
     }
+    if let Err(why) = run(paths[0], paths[1]) {
+        let _ = writeln!(io::stderr(), "replay: {why}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
 fn run(trace: &str, page: &str) -> Result<(), String> {
@@ -72,55 +65,54 @@ fn run(trace: &str, page: &str) -> Result<(), String> {
     written.map_err(|error| format!("cannot write {page}: {error}"))
 }
 
-/// `backend` and `marks`, and `steps`: time, duration, thread, words, what it does, marks, and the changes.
 fn json(steps: &[Step]) -> String {
     let backend = backend(steps);
-    let mut json = format!("{{\"backend\":{},\"marks\":{{", quote(backend));
+    // The table of marks in the guide.
     let rows = GUIDE.lines().filter_map(|line| line.strip_prefix("| `["));
-    for (at, (mark, rest)) in rows.filter_map(|row| row.split_once("]` | ")).enumerate() {
+    let rows = rows.filter_map(|row| row.split_once("]` | "));
+    let marks = rows.map(|(mark, rest)| {
         let says = rest.split(" | ").next().unwrap_or("");
-        let [file, line] = place(mark, backend).map(quote);
-        let comma = if at > 0 { "," } else { "" };
-        let _ = write!(
-            json,
-            "{comma}{}:[{},{file},{line}]",
-            quote(mark),
-            quote(says)
-        );
-    }
-    json += "},\"steps\":[";
-    for (at, step) in steps.iter().enumerate() {
-        json += if at > 0 { ",\n[" } else { "\n[" };
-        let texts = [&step.thread, &step.words, &step.says].map(|text| quote(text));
-        let _ = write!(json, "{:.3},{:.3},{},", step.at, step.took, texts.join(","));
-        let _ = write!(json, "{},[", quote(step.marks));
-        for (at, (key, item)) in step.changes.iter().enumerate() {
-            let _ = write!(json, "{}[{}", if at > 0 { "," } else { "" }, quote(key));
-            if let Some(item) = item {
-                let (state, note) = (quote(&item.state), quote(&item.note));
-                let _ = write!(json, ",{state},{:.3},{note}", item.since);
-            }
-            json += "]";
+        let [file, line] = place(mark, backend);
+        format!("{}:{}", quote(mark), list([says, file, line].map(quote)))
+    });
+    let marks = marks.collect::<Vec<_>>().join(",");
+    let (backend, steps) = (quote(backend), list(steps.iter().map(one)));
+    format!("{{\"backend\":{backend},\"marks\":{{{marks}}},\"steps\":{steps}}}")
+}
+
+fn one(step: &Step) -> String {
+    let changes = step.changes.iter().map(|(key, item)| match item {
+        Some(Item { state, since, note }) => {
+            list([quote(key), quote(state), time(*since), quote(note)])
         }
-        json += "]]";
-    }
-    json + "]}"
+        None => list([quote(key)]),
+    });
+    let times = [step.at, step.took].map(time);
+    let texts = [&step.thread, &step.words, &step.says, step.marks].map(quote);
+    list(times.into_iter().chain(texts).chain([list(changes)]))
+}
+
+fn list(items: impl IntoIterator<Item = String>) -> String {
+    format!("[{}]", items.into_iter().collect::<Vec<_>>().join(","))
+}
+
+fn time(ms: f64) -> String {
+    format!("{ms:.3}")
 }
 
 /// The file in which a mark stands, and its line there.
 fn place(mark: &str, backend: &str) -> [&'static str; 2] {
-    let folder = format!("sys/{}/", backend.to_lowercase());
-    let is_ours = |path: &str| {
-        path.starts_with(&folder)
-            || path == "poll.rs"
-            || (path.contains("unix") && backend != "IOCP")
+    let folders: &[&str] = match backend {
+        "epoll" => &["sys/epoll/", "sys/unix/", "poll.rs"],
+        "kqueue" => &["sys/kqueue/", "sys/unix/", "poll.rs"],
+        _ => &["sys/iocp/", "poll.rs"],
     };
+    let is_ours = |path: &str| folders.iter().any(|folder| path.starts_with(folder));
     let sources = SOURCES.iter().filter(|(path, _)| is_ours(path));
-    let mut lines =
-        sources.flat_map(|&(path, text)| text.lines().map(move |line| [path, line.trim()]));
-    lines
-        .find(|[_, line]| line.contains(&format!("// [{mark}]")))
-        .unwrap_or_default()
+    let lines = sources.flat_map(|&(path, text)| text.lines().map(move |line| [path, line.trim()]));
+    let mark = format!("// [{mark}]");
+    let mut lines = lines.filter(|[_, line]| line.contains(&mark));
+    lines.next().unwrap_or_default()
 }
 
 /// As JSON, in which no text can end the script.

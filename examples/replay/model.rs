@@ -116,27 +116,25 @@ impl<'a> Call<'a> {
         let list = list.trim_end_matches(']');
         let shown = list.rsplit_once(", and ").map(|(shown, _)| shown);
         let brought = shown.unwrap_or(list).split(", ");
-        (
-            brought.filter(|event| !event.is_empty()).collect(),
-            shown.is_none(),
-        )
+        let brought = brought.filter(|event| !event.is_empty());
+        (brought.collect(), shown.is_none())
     }
 }
+
+/// Of each thread, the calls that are still to come, the next one last.
+type Threads<'a> = BTreeMap<&'a str, Vec<&'a Call<'a>>>;
 
 /// All steps of a trace, or `None` if no line of it is the feature's.
 pub fn replay(trace: &str) -> Option<Vec<Step>> {
     let lines = trace.lines().filter(|line| !line.trim().is_empty());
     let calls: Vec<_> = lines.map(|line| (line, Call::parse(line))).collect();
-    let mut threads: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
+    let mut threads = Threads::new();
     for call in calls.iter().rev().filter_map(|(_, call)| call.as_ref()) {
         threads.entry(call.thread).or_default().push(call);
     }
     let mut model = Model::default();
-    let step = |(line, call): &(&str, Option<Call>)| match call {
-        Some(call) => model.step(call, &mut threads),
-        None => model.step_of_a_stranger(line),
-    };
-    let steps = calls.iter().map(step).collect();
+    let mut step = |(line, call): &(&str, _)| model.step(line, Option::as_ref(call), &mut threads);
+    let steps = calls.iter().map(&mut step).collect();
     (!threads.is_empty()).then_some(steps)
 }
 
@@ -168,36 +166,26 @@ struct Model {
 }
 
 impl Model {
-    fn step(&mut self, call: &Call, threads: &mut BTreeMap<&str, Vec<&Call>>) -> Step {
-        self.now = call.at;
-        self.forget_what_is_fleeting();
-        let said = failed(call).or_else(|| self.readiness(call));
-        let said = said.or_else(|| self.completion(call));
-        let said = said.or_else(|| self.socket(call));
-        for (thread, calls) in threads {
-            self.tell_thread(thread, calls, call);
+    fn step(&mut self, line: &str, call: Option<&Call>, threads: &mut Threads) -> Step {
+        let gone = mem::take(&mut self.fleeting);
+        self.remove(gone);
+        let mut step = Step::default();
+        (step.words, step.says) = (line.into(), "is not a line of the feature trace".into());
+        if let Some(call) = call {
+            self.now = call.at;
+            let said = failed(call).or_else(|| self.readiness(call));
+            let said = said
+                .or_else(|| self.completion(call))
+                .or_else(|| self.socket(call));
+            (step.marks, step.says) = said.unwrap_or(("", "does what is not known here".into()));
+            (step.took, step.thread, step.words) =
+                (call.took, call.thread.into(), call.words.into());
+            for (thread, calls) in threads {
+                self.tell_thread(thread, calls, call);
+            }
         }
-        let (marks, says) = said.unwrap_or(("", "does what is not known here".into()));
-        Step {
-            at: call.at,
-            took: call.took,
-            thread: call.thread.into(),
-            words: call.words.into(),
-            says,
-            marks,
-            changes: mem::take(&mut self.changes),
-        }
-    }
-
-    fn step_of_a_stranger(&mut self, line: &str) -> Step {
-        self.forget_what_is_fleeting();
-        Step {
-            at: self.now,
-            words: line.into(),
-            says: "this is not a line of the feature trace".into(),
-            changes: mem::take(&mut self.changes),
-            ..Step::default()
-        }
+        (step.at, step.changes) = (self.now, mem::take(&mut self.changes));
+        step
     }
 
     /// A line is written when its call returns. So what a thread does between two of its lines, the second one tells.
@@ -263,11 +251,6 @@ impl Model {
             let whose = format!("{}|{}", parts(key)[1], entry.note);
             self.abandoned.insert(whose, self.now);
         }
-    }
-
-    fn forget_what_is_fleeting(&mut self) {
-        let fleeting = mem::take(&mut self.fleeting);
-        self.remove(fleeting);
     }
 
     /// Those that begin so, and of which this is true.
