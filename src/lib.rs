@@ -89,6 +89,9 @@
 //! room that its vector has, which is 32 bytes at first and doubles when it is full, and goes on until there is nothing
 //! more.
 //!
+//! `examples/replay` makes a page of these lines, on which one steps through the run and sees what is in the queue after
+//! each call, what each thread does, and who owns which memory.
+//!
 //! On Windows the token is not among the words, because the system never gets it. On no system is there a line for what
 //! `std` does for us besides reading, writing, accepting and closing: connecting by `TcpStream::connect`, listening,
 //! looking for an error, and `set_nonblocking`.
