@@ -235,7 +235,7 @@ async function speed(name) {
 
 // The picture of the README: as it was made once, but for the odd pixel of another version's letters.
 async function picture(name, due) {
-  const size = { width: 1100, height: 640 }
+  const size = { width: 1280, height: 680 }
   const page = await open(name, "#step-110", { viewport: size })
   await at(page, 110)
   const png = await page.screenshot({ path: `${folder}/replay.png` })
