@@ -7,7 +7,7 @@ mod common;
 #[path = "../examples/replay/model.rs"]
 mod model;
 
-use common::delayserver::{by_runner, example};
+use common::delayserver::{example, standard_error_of};
 use common::{pair, wait_for_data_unless_lent};
 use minimio::{Events, Interests, Poll, TcpListener, TcpStream};
 use model::{State, Step, backend, replay};
@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 const RECORDED: [(&str, &str); 3] = [
     ("epoll", include_str!("replay/epoll.trace")),
@@ -323,18 +323,6 @@ fn derived(state: &State, name: &str) -> usize {
         "asleep" => asleep(state).len(),
         _ => panic!("who knows {name}?"),
     }
-}
-
-/// By a program of its own, for a standard error of its own.
-fn standard_error_of(test: &str) -> String {
-    let program = env::args_os().next().expect("the program's own name");
-    let output = by_runner(program)
-        .args(["--exact", test, "--nocapture"])
-        .stdin(Stdio::null())
-        .output()
-        .expect("this program");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stderr).expect("UTF-8")
 }
 
 /// The states of all things of a kind after these lines, in the order of their names.

@@ -4,13 +4,11 @@
 
 mod common;
 
-use common::delayserver::by_runner;
+use common::delayserver::standard_error_of;
 use common::{pair, wait_for_data, wait_for_data_unless_lent};
 use minimio::{Events, Interests, Poll, TcpListener, TcpStream};
 use std::collections::BTreeSet;
-use std::env;
 use std::io::{ErrorKind, Read, Write};
-use std::process::Stdio;
 use std::sync::Barrier;
 use std::thread;
 
@@ -278,18 +276,6 @@ fn threads_with_the_same_name_can_be_told_apart() {
         ),
         false => assert!(names.is_empty()),
     }
-}
-
-/// By a program of its own, for a standard error of its own.
-fn standard_error_of(test: &str) -> String {
-    let program = env::args_os().next().expect("the program's own name");
-    let output = by_runner(program)
-        .args(["--exact", test, "--nocapture"])
-        .stdin(Stdio::null())
-        .output()
-        .expect("this program");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stderr).expect("UTF-8")
 }
 
 /// What is the same each time. The rest is a time, a thread, and how long the call took, unless `std` has made it and says

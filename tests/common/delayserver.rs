@@ -37,6 +37,18 @@ pub fn by_runner(program: OsString) -> Command {
     command
 }
 
+/// What this test of the running program says, by a program of its own, for a standard error of its own.
+pub fn standard_error_of(test: &str) -> String {
+    let program = env::args_os().next().expect("the program's own name");
+    let output = by_runner(program)
+        .args(["--exact", test, "--nocapture"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("this program");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).expect("UTF-8")
+}
+
 pub fn run(args: &[&str]) -> Output {
     command(args)
         .stdin(Stdio::null())
