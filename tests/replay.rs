@@ -280,24 +280,25 @@ fn asleep(state: &State) -> Vec<&str> {
     threads.collect()
 }
 
+/// The sum of all sockets, of which each has a note like "5 bytes read, 3 written".
+fn bytes(state: &State, at: usize) -> usize {
+    let notes = state.iter().filter(|(key, _)| key.starts_with("socket"));
+    let numbers = notes.filter_map(|(_, item)| {
+        let mut words = item
+            .note
+            .split(' ')
+            .filter_map(|word| word.parse::<usize>().ok());
+        words.nth(at)
+    });
+    numbers.sum()
+}
+
 fn derived(state: &State, name: &str) -> usize {
     let count = |kind: &str, is_it: &dyn Fn(&str, &model::Item) -> bool| {
         let of_kind = state
             .iter()
             .filter(|(key, _)| key.split('|').next() == Some(kind));
         of_kind.filter(|(key, item)| is_it(key, item)).count()
-    };
-    // "5 bytes read, 3 written"
-    let bytes = |at: usize| {
-        let notes = state.iter().filter(|(key, _)| key.starts_with("socket"));
-        let numbers = notes.filter_map(|(_, item)| {
-            let mut words = item
-                .note
-                .split(' ')
-                .filter_map(|word| word.parse::<usize>().ok());
-            words.nth(at)
-        });
-        numbers.sum::<usize>()
     };
     match name {
         "waiting" => {
@@ -313,9 +314,9 @@ fn derived(state: &State, name: &str) -> usize {
         // What the kernel has put into a lent buffer is read without a call.
         "read" => {
             let ended = |it: &model::Item| it.note == "ended with 5 bytes";
-            bytes(0) + 5 * count("operation", &|_, it| ended(it))
+            bytes(state, 0) + 5 * count("operation", &|_, it| ended(it))
         }
-        "written" => bytes(1),
+        "written" => bytes(state, 1),
         "sockets" => count("socket", &|_, _| true),
         "queues" => count("queue", &|_, _| true),
         "connecting" => count("socket", &|_, it| it.state == "connecting"),
@@ -415,6 +416,13 @@ fn what_is_lent_is_the_kernels() {
     assert_eq!(operations(&[&at_once]), ["the kernel's"]);
     assert_eq!(packets(&[&at_once]), ["in the port"]);
     assert_eq!(packets(&[&at_once, TAKE]), ["taken"]);
+    // One that was posted tells nothing of the operation.
+    let post = "PostQueuedCompletionStatus(port 0x4, 0 bytes, operation 0xc) = 1";
+    assert_eq!(packets(&[post]), ["in the port"]);
+    assert_eq!(operations(&[RECEIVE, post, TAKE]), ["the kernel's"]);
+    let other = post.replace("0xc", "0xcc");
+    assert_eq!(packets(&[&other, TAKE]), ["taken", "in the port"]);
+    assert_eq!(packets(&[post, post, TAKE, post]), ["in the port"; 2]);
     let refused = RECEIVE.replace("WSA_IO_PENDING", "WSAECONNRESET");
     assert_eq!(operations(&[&refused]), [""; 0]);
     let cancel = "CancelIoEx(socket 0x8, operation 0xc) = 1";

@@ -155,6 +155,8 @@ struct Model {
     changes: BTreeMap<String, Option<Item>>,
     /// What is gone after the next step.
     fleeting: Vec<String>,
+    /// How many are known to have been put into a port, so that each has a key of its own.
+    packets: usize,
     /// Of each socket, the bytes read and written.
     bytes: HashMap<String, [u64; 2]>,
     /// Of each queue and token, when an armed entry was last taken out, or armed anew. A wait that was running then may
@@ -455,24 +457,26 @@ impl Model {
     }
 
     fn put_packet(&mut self, port: &str, operation: &str, note: &str) {
-        let packets = format!("packet|{port}|{operation}");
-        let number = self.keys(&packets, |_, _| true).len();
-        let name = format!("{operation}|{number}");
+        self.packets += 1;
+        let name = format!("{operation}|{}", self.packets);
         self.set(["packet", port, &name], "in the port", note);
     }
 
     /// Returns what it tells.
     fn packet(&mut self, port: &str, packet: &str) -> String {
         let (bytes, operation) = packet.split_once(" of ").unwrap_or(("", packet));
-        let mut packets = self.keys(&format!("packet|{port}|{operation}"), |_, _| true);
+        let mut packets = self.keys(&format!("packet|{port}|{operation}|"), |_, _| true);
         packets.truncate(1);
+        let is_posted = |key: &String| self.state[key].note == "posted";
+        let is_posted = packets.first().is_some_and(is_posted);
         self.remove(packets);
         self.flash(["packet", port, operation], "taken", bytes);
-        let Some(key) = self.keys("operation|", |key, _| key[2] == operation).pop() else {
-            return format!("a packet of {operation}");
+        let operations = self.keys("operation|", |key, _| key[2] == operation);
+        let Some(key) = operations.first().filter(|_| !is_posted) else {
+            return format!("a packet of {operation}, which was posted");
         };
-        let [_, socket, _] = parts(&key);
-        self.set(parts(&key), "yours", &format!("ended with {bytes}"));
+        let [_, socket, _] = parts(key);
+        self.set(parts(key), "yours", &format!("ended with {bytes}"));
         self.has_connected(socket, "");
         if !self.is(["socket", "", socket], |_| true) {
             self.fleeting.push(key.clone());
