@@ -504,7 +504,8 @@ impl Model {
             "recv" | "readv" | "WSARecv" => self.move_bytes(call, 0),
             "send" | "writev" | "WSASend" => self.move_bytes(call, 1),
             "close" | "closesocket" | "CloseHandle" => self.close(socket),
-            "fcntl" | "setsockopt" | "WSAStartup" => said!("" => "prepares {socket}"),
+            "fcntl" | "setsockopt" => said!("" => "sets an option of {socket}"),
+            "WSAStartup" => said!("" => "starts Winsock, {socket}"),
             _ => None,
         }
     }
