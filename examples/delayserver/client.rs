@@ -335,8 +335,8 @@ impl Client {
         };
         let Query { delay_ms, text } = &self.queries[token];
         let bytes = request.received.len() - before;
-        let words = format_args!("{bytes} bytes for /{delay_ms}/{text}, {so_far}");
-        self.say(token, words);
+        let words = format!("{bytes} bytes for /{delay_ms}/{text}, {so_far}");
+        self.say(token, format_args!("{words}"));
     }
 
     fn say(&self, token: Token, words: fmt::Arguments<'_>) {
