@@ -72,7 +72,7 @@ impl TcpListener {
                 Err(error) if LEFT.contains(&error.kind()) => (),
                 Err(error) => return Err(error),
                 Ok((stream, addr)) => {
-                    // On Linux the new socket blocks. On other systems it inherits the mode of the listener.
+                    // On Linux the new socket blocks. On macOS and Windows it inherits the mode of the listener.
                     if !cfg!(any(target_os = "linux", target_os = "android")) {
                         stream.set_nonblocking(false)?;
                     }

@@ -221,6 +221,36 @@ fn streams_may_be_dropped_while_another_thread_waits() {
     event_loop.expect_none();
 }
 
+/// There is room for one event. A stream that waits to write may be dropped when its turn has come, and then the turn of
+/// the stream that can be read comes at once.
+#[test]
+fn a_stream_that_is_dropped_hides_no_event_of_another() {
+    let mut event_loop = Loop::with_capacity(1);
+    let (readable, _peer) = readable_pair();
+    event_loop.register(&readable, 1);
+    event_loop.expect(&[1]);
+    let registrator = event_loop.registrator.clone();
+    let dropper = thread::spawn(move || {
+        for _ in 0..50 {
+            let (streams, _peers): (Vec<_>, Vec<_>) = (0..100).map(|_| pair()).unzip();
+            for stream in streams {
+                registrator
+                    .register(&stream, 2, Interests::WRITABLE)
+                    .unwrap();
+            }
+        }
+    });
+    event_loop.register(&readable, 1);
+    while !dropper.is_finished() {
+        let came = event_loop.poll.poll(&mut event_loop.events, Some(0));
+        assert_eq!(came.unwrap(), 1, "the event of the readable stream");
+        if event_loop.events[0].id() == 1 {
+            event_loop.register(&readable, 1);
+        }
+    }
+    dropper.join().unwrap();
+}
+
 #[test]
 fn a_poll_may_be_dropped_while_others_register() {
     for _ in 0..50 {

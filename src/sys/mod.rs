@@ -4,12 +4,10 @@
 //! holds it to these signatures:
 //!
 //! - [`RawEvent`]: the record that the system writes for an event. `token(&self) -> Token`: the token that was passed
-//!   to
-//!   `register`; `is_writable(&self) -> bool`: whether `register` asked for `WRITABLE`.
+//!   to `register`; `is_writable(&self) -> bool`: whether `register` asked for `WRITABLE`.
 //! - [`Source`]: one of `std`'s sockets, `inner`, that knows the selector it belongs to. `From` makes it. For a stream
 //!   it has `read`, `read_vectored`, `shutdown` and `set_nonblocking`. Dropping it cancels its registrations. (The one
-//!   in
-//!   `unix/mod.rs` calls the selector's `deregister`.)
+//!   in `unix/mod.rs` calls the selector's `deregister`.)
 //! - [`Selector`]: the system's queue, closed when it is dropped. Threads share it.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
 //!   - `register(&self, &Source<_>, Token, Interests) -> io::Result<()>`: asks for one event in one direction, which

@@ -124,6 +124,8 @@ impl Selector {
             .for_each(|event| event.0.events |= EPOLLOUT);
         match result {
             Err(error) if events.is_empty() => Err(error),
+            // The writer was dropped in the meantime. Behind the entry, a source may be ready to read.
+            Ok(()) if events.is_empty() => self.select(events, Some(0)),
             _ => Ok(()), // the other events must be returned: the kernel will not report them again
         }
     }

@@ -60,7 +60,12 @@ pub const AF_INET6: c_int = 24;
 mod numbers {
     use std::ffi::c_int;
 
-    const IS_MIPS: bool = cfg!(any(target_arch = "mips", target_arch = "mips64"));
+    const IS_MIPS: bool = cfg!(any(
+        target_arch = "mips",
+        target_arch = "mips32r6",
+        target_arch = "mips64",
+        target_arch = "mips64r6"
+    ));
     const IS_SPARC: bool = cfg!(any(target_arch = "sparc", target_arch = "sparc64"));
 
     pub const SOCK_STREAM: c_int = if IS_MIPS { 2 } else { 1 };
