@@ -17,6 +17,8 @@ FNR == 1 { end_of_thread() }
 # Skips signals, exits, and calls that were interrupted by the end of the program or by a restart.
 /^(---|\+\+\+)/ || / = \?/ || /<unfinished/ { next }
 /^write\(1, / { next }
+# Skips the example's line that says what the columns are.
+/^write\(2, " +returned  thread/ { next }
 /^write\(2, / { told(); next }
 # Skips calls with MSG_PEEK, which read nothing.
 /^recvfrom/ && /, MSG_/ { next }

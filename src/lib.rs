@@ -1,4 +1,4 @@
-//! The simplest cross-platform event loop that is correct: any thread registers sockets, and one sleeps until the
+//! The simplest cross-platform event loop that is correct: any thread registers sockets, and one thread sleeps until the
 //! operating system says which of them can be read or written, have a client to accept, or have connected.
 //!
 //! It is written to be read beside the book "Epoll, Kqueue and IOCP Explained with Rust", and to be picked apart. For
@@ -35,36 +35,36 @@
 //! [registered](Registrator::register): a [`TcpStream`], a [`TcpListener`], or a [`Connecting`], which is a connection
 //! that is being made.
 //!
-//! - One `register`, one event, in one direction: then silence in that direction until the next `register`. What is
-//!   possible already counts. Registering again before the event replaces the token.
-//! - Reading and writing know nothing of each other: a stream may be registered for both, with two tokens or with one,
+//! - One `register`, one event, in one direction: then silence in that direction until the next `register`. If the
+//!   source is ready already, the event comes at once. Registering again before the event replaces the token.
+//! - Reading and writing are independent: a stream may be registered for both, with two tokens or with one,
 //!   and each registration has its event. The event says which of the two it answers.
 //! - An event is a hint to try. [`READABLE`](Interests::READABLE) says that a read will not block now: there is data,
 //!   or the end of the stream, or an error to collect. [`WRITABLE`](Interests::WRITABLE) says that a write of at least
 //!   one byte will not block now, or that it will fail at once because the connection is broken. If another thread has
 //!   read or written in the meantime, there may be nothing left, or no room.
 //! - A listener is readable when [`accept`](TcpListener::accept) will not block now. It is never writable.
-//! - [`start_connect`](TcpStream::start_connect) returns at once. The connection is writable when connecting has ended,
-//!   well or badly, and [`finish`](Connecting::finish) then returns the stream, or the reason why there is none. Before
-//!   that it is never readable.
+//! - [`start_connect`](TcpStream::start_connect) returns at once. The connection is writable when connecting has
+//!   succeeded or failed, and [`finish`](Connecting::finish) then returns the stream, or the reason why there is none.
+//!   Before that it is never readable.
 //! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
 //! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on all three
 //!   calls return [`Interrupted`](std::io::ErrorKind::Interrupted).
 //! - Sources, registrators and the loop may be dropped in any order, and what `write` has accepted is not lost. No
-//!   event comes for a source that is gone: no `poll` that begins after the drop brings one. (One that runs meanwhile
-//!   may have taken it before.)
+//!   `poll` that begins after the drop of a source returns an event of that source. (A `poll` that runs during the drop
+//!   may have taken the event before.)
 //! - No token is reserved, nothing panics on what a user or the system does, and nothing leaks.
 //!
 //! # How it works
 //!
-//! The [guide] explains it, in twelve chapters and an hour and a half, on all three kinds of systems. Beside them it
+//! The [guide] explains it, in thirteen chapters and an hour and a half, on all three kinds of systems. Beside them it
 //! has [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what
 //! is different here.
 //!
-//! And the feature `trace`, off by default, writes a line to standard error for each call to the system, in the
-//! system's own words: when it returned, in which thread, what was passed, what came of it, and how long it took.
-//! `cargo run --example delayserver --features trace` says on Linux, of the client's side of its shortest request (at
-//! the dots are the events of nine others):
+//! The feature `trace`, off by default, writes a line to standard error for each call to the system, in the system's own
+//! words: when the call returned, in which thread, its arguments, its result, and how long it took. `cargo run --example
+//! delayserver --features trace` writes these lines on Linux for the client's side of its shortest request (the dots
+//! stand for the events of nine others):
 //!
 //! ```text
 //!      5.393 ms  main         socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0) = fd 20  (0.002 ms)
@@ -84,17 +84,15 @@
 //!    109.613 ms  main         close(fd 20)
 //! ```
 //!
-//! The times are in the order of the lines: a line is written when its call has returned, or, for closing, right before
-//! the call. The answer has 111 bytes; that fetching them takes four calls is the doing of `read_to_end`. That fills the
-//! room that its vector has, which is 32 bytes at first and doubles when it is full, and goes on until there is nothing
-//! more.
+//! A line is written after its call has returned, but before a `close`; so the times are in the order of the lines. The
+//! answer has 111 bytes and takes four calls, because `read_to_end` reads as much as its vector has room for: 32 bytes at
+//! first, then twice as many each time the vector is full, until the end.
 //!
-//! `examples/replay` makes a page of these lines, on which one steps through the run and sees what is in the queue after
-//! each call, what each thread does, and who owns which memory.
+//! `examples/replay` turns these lines into a page on which you step through the run. After each call, the page shows the
+//! content of the queue, what each thread does, and who owns which memory.
 //!
-//! On Windows the token is not among the words, because the system never gets it. On no system is there a line for what
-//! `std` does for us besides reading, writing, accepting and closing: connecting by `TcpStream::connect`, listening,
-//! looking for an error, and `set_nonblocking`.
+//! On Windows the lines contain no tokens, because the system never gets them. On every system, some calls that `std`
+//! makes for us have no line: those of `TcpStream::connect`, `TcpListener::bind`, `take_error` and `set_nonblocking`.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 #[macro_use]

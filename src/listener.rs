@@ -53,6 +53,8 @@ impl TcpListener {
     /// returns the error; or the system may report that a client has left, and then `accept` continues with the next
     /// one.
     ///
+    /// On Windows, as with `std`, child programs may inherit the stream.
+    ///
     /// # Errors
     ///
     /// - [`ErrorKind::WouldBlock`]: there is no client, and the listener is in non-blocking mode.

@@ -188,7 +188,7 @@ impl Registrator {
     /// | [`TcpStream`](crate::TcpStream) | a read will not block | a write of at least one byte will not block, or it
     /// will fail at once |
     /// | [`TcpListener`](crate::TcpListener) | `accept` will not block | an error |
-    /// | [`Connecting`](crate::Connecting) | an error | connecting has ended, well or badly |
+    /// | [`Connecting`](crate::Connecting) | an error | connecting has succeeded or failed |
     ///
     /// After the event there is no other in that direction until the source is registered again. Do so when a read, a
     /// write or an `accept` has returned [`WouldBlock`](ErrorKind::WouldBlock). Registering again before the event

@@ -157,8 +157,8 @@ impl Connecting {
     /// Returns the stream, in non-blocking mode. The stream belongs to the `Poll` with which the connection was
     /// registered.
     ///
-    /// Call `finish` after the event. Before the connection is established, `finish` abandons the attempt. A
-    /// registration that still waits passes to the stream, and gets its event.
+    /// Call `finish` after the event. Before the connection is established, `finish` fails and abandons the
+    /// attempt. If `finish` succeeds, a registration that still waits passes to the stream, and gets its event.
     ///
     /// # Errors
     ///

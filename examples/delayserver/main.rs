@@ -27,6 +27,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 fn main() -> ExitCode {
+    tell_columns();
     let args: Result<Vec<String>, OsString> =
         env::args_os().skip(1).map(OsString::into_string).collect();
     let job = match &args {
@@ -40,6 +41,13 @@ fn main() -> ExitCode {
     };
     complain(&format!("delayserver: {why}\n"));
     ExitCode::from(code)
+}
+
+/// What the columns of the trace are. (The trace goes to standard error, and so does this line.)
+fn tell_columns() {
+    if cfg!(feature = "trace") {
+        complain("    returned  thread       call(arguments) = result  (how long it took)\n");
+    }
 }
 
 fn run(job: Job) -> Result<ExitCode, Box<dyn Error>> {

@@ -68,8 +68,9 @@ pub fn stderr(output: &Output) -> String {
 /// The program's own messages, without the lines of the feature `trace`.
 pub fn own_words(stderr: &[u8]) -> String {
     let is_told = |line: &str| {
-        let began = line.split_once(" ms  ").map(|parts| parts.0.trim());
-        cfg!(feature = "trace") && began.is_some_and(|ms| ms.parse::<f64>().is_ok())
+        let ms = line.split_once(" ms  ").map(|parts| parts.0.trim());
+        let is_call = ms.is_some_and(|ms| ms.parse::<f64>().is_ok());
+        cfg!(feature = "trace") && (is_call || line.trim_start().starts_with("returned  thread"))
     };
     let lines = std::str::from_utf8(stderr).expect("UTF-8").lines();
     lines

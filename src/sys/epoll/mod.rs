@@ -6,8 +6,8 @@
 //! <https://man7.org/linux/man-pages/man7/epoll.7.html>
 //!
 //! A queue has one entry for a descriptor, and one-shot disables the whole entry. With a single queue, an event for
-//! reading would therefore silence a registration for writing. So there are two, `readers` and `writers`. `writers` is a
-//! descriptor too, and `readers` watches it, so that one wait is enough for both.
+//! reading would therefore silence a registration for writing. So there are two, `readers` and `writers`. `writers` is
+//! a descriptor too, and `readers` watches it, so that one wait is enough for both.
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -38,7 +38,8 @@ pub struct Selector {
     me: Weak<Selector>,
 }
 
-/// The address of the selector in whose `readers`, and in whose `writers`, a source has an entry; or 0.
+/// What a source remembers for `readers` and for `writers`: the address of the selector if the source has an entry
+/// there, or 0.
 pub type Entries = [AtomicUsize; 2];
 
 /// `EPOLLIN`: there is data to read, or the end of the stream. (So `EPOLLRDHUP`, "the peer will send no more", would
@@ -108,8 +109,9 @@ impl Selector {
         }
     }
 
-    /// Replaces the event of the entry of `writers` with the events in `writers`. Events without room stay in that
-    /// queue, and the next wait reports the entry again, after the sources that are ready to read have had their turn.
+    /// If `readers` has reported that there are events in `writers`, puts these events in the place of the report.
+    /// Events without room stay in that queue, and the next wait reports the entry again, after the sources that are
+    /// ready to read have had their turn.
     fn select_writers(&self, events: &mut Vec<Event>) -> io::Result<()> {
         let is_entry = |event: &Event| event.0.events & EPOLLRDNORM != 0;
         let Some(at) = events.iter().position(is_entry) else {

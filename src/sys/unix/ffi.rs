@@ -27,7 +27,7 @@ pub struct in_addr {
     pub s_addr: u32,
 }
 
-/// An IPv6 address and port, in network byte order, with a flow label and an interface where they are needed.
+/// An IPv6 address and port in network byte order, with a flow label and an interface as `std` has them.
 /// <https://man7.org/linux/man-pages/man7/ipv6.7.html>
 #[repr(C)]
 pub struct sockaddr_in6 {
