@@ -121,9 +121,8 @@ impl Selector {
         let readers = events.len();
         let result = epoll_wait(&self.writers, events, 0);
         // An error is reported without `EPOLLOUT` if there is no room.
-        events[readers..]
-            .iter_mut()
-            .for_each(|event| event.0.events |= EPOLLOUT);
+        let came = events[readers..].iter_mut();
+        came.for_each(|event| event.0.events |= EPOLLOUT);
         match result {
             Err(error) if events.is_empty() => Err(error),
             // The writer was dropped in the meantime. Behind the entry, a source may be ready to read.
@@ -193,13 +192,12 @@ fn epoll_wait(epoll: &OwnedFd, events: &mut Vec<Event>, timeout: c_int) -> io::R
     let room = events.spare_capacity_mut();
     let (place, capacity) = (room.as_mut_ptr().cast(), room.len() as c_int);
     // SAFETY: there is room for `capacity` events at `place`, an `Event` has the kernel's layout, and we alone have
-    // access. The kernel writes at most that many, and `n` says how many it has written.
-    unsafe {
-        let n = ffi::epoll_wait(epoll.as_raw_fd(), place, capacity, timeout);
-        if n == -1 {
-            return failed_wait("epoll_wait");
-        }
-        events.set_len(events.len() + n as usize);
+    // access. The kernel writes at most that many.
+    let n = unsafe { ffi::epoll_wait(epoll.as_raw_fd(), place, capacity, timeout) };
+    if n == -1 {
+        return failed_wait("epoll_wait");
     }
+    // SAFETY: `n` says how many events the kernel has written.
+    unsafe { events.set_len(events.len() + n as usize) };
     Ok(())
 }
