@@ -64,7 +64,7 @@ fn error_by<T>(
     action: impl FnOnce() -> io::Result<T>,
 ) -> io::Error {
     let Err(error) = with_fault(call, status, action) else {
-        panic!("{call} has failed, and nobody says so");
+        panic!("{call} has failed, and no error was returned");
     };
     let cause = io::Error::from_raw_os_error(code);
     assert_eq!(error.kind(), cause.kind());
@@ -427,7 +427,7 @@ fn what_connects_or_listens_is_gone_whatever_the_system_says() {
     }
 }
 
-/// If nobody can say when the memory comes back, it stays: but nothing else does, and nobody waits for ever.
+/// Without a packet that ends the loan, the memory is leaked; but nothing else is, and no thread waits for ever.
 #[test]
 fn a_loop_that_cannot_get_its_memory_back_is_gone_without_it() {
     let mut handles = Vec::new();

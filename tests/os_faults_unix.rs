@@ -319,11 +319,11 @@ fn a_stream_whose_descriptor_was_closed_is_an_error() {
         if was_registered {
             registrator.register(&stream, 1, direction).unwrap();
         }
-        // SAFETY: nobody else opens anything, and so the number is nobody's.
+        // SAFETY: no other thread opens anything, so the number is not in use afterwards.
         unsafe { close(stream.as_raw_fd()) };
         let error = registrator.register(&stream, 2, direction).unwrap_err();
-        // For `stream` to close.
-        // SAFETY: the number is nobody's.
+        // Gives `stream` a descriptor to close.
+        // SAFETY: the number is not in use.
         unsafe { dup2(peer.as_raw_fd(), stream.as_raw_fd()) };
         assert_tells(&error, CALLS.register, EBADF);
         event_loop.expect_none();

@@ -1,13 +1,13 @@
-//! The feature `trace`: a line on standard error for each call to the system, which says when the call had returned, in
-//! which thread, what was passed, what came of it, and how long it took.
+//! The feature `trace`: a line on standard error for each call to the system. It says when the call returned, in which
+//! thread, its arguments, its result, and how long it took.
 //!
-//! Nothing in a backend mentions it. A backend's module `ffi` is its `traced.rs` then, whose functions have the names
-//! of the system's, and call those. So a line shows what was passed, and not what somebody meant to pass. For what we
-//! leave to `std` (reading, writing, accepting), there is `traced!`, and for what it closes `traced_close!`.
+//! The backends do not mention the trace. With the feature, a backend's module `ffi` is its `traced.rs`, whose functions
+//! have the names of the system's and call them. So a line shows the arguments that were really passed. The macro
+//! `traced!` does this for calls that `std` makes (reading, writing, accepting), and `traced_close!` for closing.
 //!
-//! The times are in the order of the lines. A call that cannot sleep keeps the other threads from writing lines until its
-//! own is written, so that a line comes before those of all that the call has caused. A call that may sleep cannot do so;
-//! its line says that it began and ended within a span of time.
+//! The times are in the order of the lines. While a call that cannot sleep is being made, no other thread can write a line.
+//! So its line comes before the lines of everything that the call has caused. A call that may sleep does not lock out
+//! other threads; its line only says within which span of time the call happened.
 
 #[cfg(windows)]
 use super::iocp::ffi::{sockaddr_in, sockaddr_in6};
@@ -207,10 +207,10 @@ impl Line {
         self.len = self.len.max(column);
     }
 
-    /// Once, and whole: so it does not mix with what other programs write.
+    /// Writes the line in one call, so that it does not mix with the output of other programs.
     fn write(&mut self, stderr: &mut StderrLock<'_>) {
         self.bytes[self.len] = b'\n';
-        // If nobody reads it any more, nobody misses it.
+        // An error means that the line is lost, which must not change what the program does.
         let _ = stderr.write_all(&self.bytes[..=self.len]);
     }
 }
