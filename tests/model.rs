@@ -494,7 +494,7 @@ impl Attempt {
                 (stream.owner, stream.to_write) = (self.owner, self.to_finish);
                 return Some(stream);
             }
-            (Ok(real), None) => panic!("no accept was due: {real:?}"),
+            (Ok(real), None) => panic!("connected without a listener: {real:?}"),
             (Err(error), None) if error.kind() == ErrorKind::ConnectionRefused => (),
             (Err(error), _) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock, "finish");
