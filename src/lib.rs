@@ -32,8 +32,8 @@
 //! # What it promises
 //!
 //! The same on every operating system, and [each sentence has a test](guide::promises). A *source* is what can be
-//! [registered](Registrator::register): a [`TcpStream`], a [`TcpListener`], or a [`Connecting`], which is a connection
-//! that is being made.
+//! [registered](Registrator::register): a [`TcpStream`], a [`TcpListener`], or a [`Connecting`] (a connection that is
+//! being made).
 //!
 //! - One `register`, one event, in one direction: then silence in that direction until the next `register`. If the
 //!   source is ready already, the event comes at once. Registering again before the event replaces the token.
@@ -48,8 +48,8 @@
 //!   succeeded or failed, and [`finish`](Connecting::finish) then returns the stream, or the reason why there is none.
 //!   Before that it is never readable.
 //! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
-//! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on all three
-//!   calls return [`Interrupted`](std::io::ErrorKind::Interrupted).
+//! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on `register`,
+//!   `poll` and `close_loop` return [`Interrupted`](std::io::ErrorKind::Interrupted).
 //! - Sources, registrators and the loop may be dropped in any order, and what `write` has accepted is not lost. No
 //!   `poll` that begins after the drop of a source returns an event of that source. (A `poll` that runs during the drop
 //!   may have taken the event before.)
@@ -84,15 +84,16 @@
 //!    109.613 ms  main         close(fd 20)
 //! ```
 //!
-//! A line is written after its call has returned, but before a `close`; so the times are in the order of the lines. The
-//! answer has 111 bytes and takes four calls, because `read_to_end` reads as much as its vector has room for: 32 bytes at
-//! first, then twice as many each time the vector is full, until the end.
+//! The lines are in the order of their times: each is written after its call has returned (before the call, if it is a
+//! `close`). The answer has 111 bytes and takes four calls, because `read_to_end` reads as much as its vector has room
+//! for: 32 bytes at first, and the vector doubles each time it is full.
 //!
 //! `examples/replay` turns these lines into a page on which you step through the run. After each call, the page shows the
 //! content of the queue, what each thread does, and who owns which memory.
 //!
-//! On Windows the lines contain no tokens, because the system never gets them. On every system, some calls that `std`
-//! makes for us have no line: those of `TcpStream::connect`, `TcpListener::bind`, `take_error` and `set_nonblocking`.
+//! On Windows the lines contain no tokens, because the system never gets the tokens. On every system, some calls that
+//! `std` makes for us have no line, such as those of `TcpStream::connect`, `TcpListener::bind`, `finish`, `shutdown`
+//! and `set_nonblocking`.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 #[macro_use]
