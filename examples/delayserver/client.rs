@@ -178,8 +178,8 @@ impl Request {
 }
 
 impl Client {
-    /// A name is resolved on its own thread, because that may take seconds. The same thread then starts and registers
-    /// the connections: a registrator works on any thread.
+    /// A name is resolved on its own thread, because resolving may take seconds. The same thread then starts and
+    /// registers the connections: a registrator works on any thread.
     fn start(self: &Arc<Self>, evt_sender: Sender<Token>) -> io::Result<()> {
         if let Ok(addr) = self.addr.parse() {
             self.connect_all(&Ok(vec![addr]), &evt_sender);

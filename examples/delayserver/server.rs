@@ -222,7 +222,7 @@ struct Client {
     stage: Stage,
     deadline: Instant,
     /// The end of the client's stream was read. The client may be gone, or may have closed only its own direction and
-    /// wait for its answer. A read cannot tell which, so the server keeps the client until its answer is due.
+    /// be waiting for its answer. A read cannot tell which, so the server keeps the client until its answer is due.
     has_finished: bool,
 }
 
@@ -240,7 +240,7 @@ enum Stage {
     Answered,
 }
 
-/// Each step returns for which event to register the client, if any, or an error if the client is to be dropped.
+/// Each step returns the event to wait for, if any, or an error if the client must be dropped.
 impl Client {
     fn new(stream: TcpStream) -> Client {
         Client {
@@ -264,7 +264,7 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::WouldBlock => (),
             Err(error) => return Err(error),
         }
-        // Even if the request is complete, because the end of the connection is an event too.
+        // Wait even if the request is complete, because the end of the connection is an event too.
         Ok(Some(Interests::READABLE))
     }
 

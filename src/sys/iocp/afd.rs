@@ -1,9 +1,9 @@
 //! Asking AFD, the driver below Winsock, whether a socket is ready.
 //!
 //! AFD knows which sockets are ready: Winsock's own `select` asks it this question. We send the question as an
-//! overlapped operation on the socket, and then the answer is a packet. We lend the kernel the question, over which it
-//! writes the answer. But we lend no data, so no data is lost when a stream is dropped. The interface is not
-//! documented. mio, wepoll and libuv rely on it as well: <https://github.com/piscisaureus/wepoll>,
+//! overlapped operation on the socket, and its packet says that there is an answer. We lend the kernel the question,
+//! and the kernel writes the answer over it. But we lend no data, so no data is lost when a stream is dropped. The
+//! interface is not documented. mio, wepoll and libuv rely on it as well: <https://github.com/piscisaureus/wepoll>,
 //! <https://github.com/tokio-rs/mio/pull/1034>
 //!
 //! There is one known problem: of two questions about one socket at the same time, one may get the other's answer, and
@@ -51,7 +51,7 @@ pub unsafe fn ask(
         match ffi::NtDeviceIoControlFile(
             handle, none, None, packet, status, code, info, len, info, len,
         ) {
-            // A packet comes, unless the status is an error: then its two highest bits are set.
+            // A packet comes, unless the status is an error. (The two highest bits of an error are set.)
             status if status as u32 >> 30 == 0b11 => Err(ffi::RtlNtStatusToDosError(status) as i32),
             _ => Ok(()),
         }

@@ -164,7 +164,7 @@ impl Operation {
         state.phase = Phase::Idle;
         match (&self.lent, code) {
             (Lent::Question(_), _) => Err(failed_with_code("NtDeviceIoControlFile", code)),
-            // The system has no memory for the receive, which says nothing about the stream.
+            // The system has no memory for the receive; the stream may be intact.
             (_, ffi::WSAENOBUFS | ffi::WSAEWOULDBLOCK) => Err(failed_with_code("WSARecv", code)),
             _ => {
                 state.unread = Some(Err(code));
@@ -312,7 +312,7 @@ impl Operation {
         }
     }
 
-    /// Call when a direct read has returned. Starts the receive that was put off for it.
+    /// Call when a direct read has returned. Starts the receive that was deferred.
     pub fn end_direct_read(self: &Arc<Self>, selector: Option<&Selector>) {
         let mut state = lock(&self.state);
         state.direct_reads -= 1;
@@ -324,7 +324,7 @@ impl Operation {
         }
     }
 
-    /// Call when the loop is gone, and the receive that was put off will not start.
+    /// Call when the loop is gone, so that a deferred receive will not start.
     pub fn forget_deferred(&self) {
         let mut state = lock(&self.state);
         if state.phase == Phase::Deferred {

@@ -24,8 +24,8 @@ pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     source.set_nonblocking(true).map(|()| source)
 }
 
-/// `std` starts Winsock when it creates its first socket, and there may be none yet. Starting Winsock twice does no
-/// harm. After a failure the next call tries again.
+/// `std` starts Winsock only when it creates its first socket. Starting Winsock twice does no harm. After a failure the
+/// next call tries again.
 fn start_winsock() -> io::Result<()> {
     static IS_STARTED: AtomicBool = AtomicBool::new(false);
     if IS_STARTED.load(SeqCst) {

@@ -14,7 +14,7 @@ use std::thread;
 
 pub struct Source<S: AsRawSocket> {
     pub inner: S,
-    /// Windows cannot tell us. (Only a read needs it.)
+    /// A read needs to know the mode, and Windows has no call that returns it.
     is_nonblocking: AtomicBool,
     /// The selector to whose port the socket belongs, from the first registration on.
     selector: OnceLock<Weak<Selector>>,
@@ -79,7 +79,7 @@ impl<S: AsRawSocket> Source<S> {
 
 impl<S: AsRawSocket> Drop for Source<S> {
     fn drop(&mut self) {
-        // `inner` is closed after this, so the operations can still use its number.
+        // `inner` is closed after this, so the operations can still use the socket.
         self.to_read.retire(); // [take-back]
         if let Some(to_write) = self.to_write.get() {
             to_write.retire();

@@ -75,7 +75,7 @@ impl Selector {
         self.waker.wake(&self.kqueue) // [wake]
     }
 
-    /// Nothing to do: a knote belongs to the descriptor, not to the open connection behind it, and goes when the
+    /// Nothing to do: a knote belongs to the descriptor, not to the open connection behind it, and is deleted when the
     /// descriptor is closed, even if a duplicate lives on.
     pub fn deregister(&self, _: BorrowedFd<'_>, _: &Entries) {} // [take-back]
 }
@@ -107,7 +107,7 @@ impl Waker {
     }
 
     fn wake(&self, kqueue: &OwnedFd) -> io::Result<()> {
-        // The knote is there, and adding it again does no harm.
+        // The knote exists, and adding it again does no harm.
         let mut change = change(0, ffi::EVFILT_USER);
         change.fflags = ffi::NOTE_TRIGGER;
         kevent_change(kqueue, change)
