@@ -45,21 +45,30 @@ fn a_stream_that_waits_costs_a_few_kibibytes_at_most() {
     event_loop.expect(&[1; COUNT]);
 }
 
+/// Memory after several rounds is what it was after the first, which may make room for the others. On Windows the packet of
+/// an operation that was cancelled may come a moment after the round; then a later round dequeues it.
+#[track_caller]
+fn assert_does_not_grow(mut bytes_after_round: impl FnMut() -> isize) {
+    let (before, began) = (bytes_after_round(), Instant::now());
+    let mut now = bytes_after_round();
+    while now > before {
+        assert!(began.elapsed() < PATIENCE, "{before} bytes, then {now}");
+        now = bytes_after_round();
+    }
+}
+
 #[test]
 fn a_stream_that_is_gone_costs_nothing() {
     let mut event_loop = Loop::new();
     make_room(&mut event_loop);
-    let mut after_some = || {
+    let after_some = || {
         for state in STATES.repeat(20) {
             drop(stream_in(state, &mut event_loop));
         }
-        // What the system still has to say about them, it says now.
-        event_loop.expect_none();
+        event_loop.expect_none(); // dequeues what cancelled operations have left
         live_bytes()
     };
-    // The first time may make room for what is needed ever after.
-    let before = after_some();
-    assert_eq!(after_some(), before);
+    assert_does_not_grow(after_some);
 }
 
 /// What it waited for may never happen, because the connection is still open.
@@ -67,7 +76,7 @@ fn a_stream_that_is_gone_costs_nothing() {
 fn a_stream_that_is_gone_costs_nothing_even_if_a_duplicate_lives_on() {
     let mut event_loop = Loop::new();
     make_room(&mut event_loop);
-    let mut after_some = || {
+    let after_some = || {
         let _heirs = STATES.map(|state| {
             let (stream, peer) = stream_in(state, &mut event_loop);
             (duplicate(&stream), peer)
@@ -75,15 +84,14 @@ fn a_stream_that_is_gone_costs_nothing_even_if_a_duplicate_lives_on() {
         event_loop.expect_none();
         live_bytes()
     };
-    let before = after_some();
-    assert_eq!(after_some(), before);
+    assert_does_not_grow(after_some);
 }
 
 #[test]
 fn a_listener_or_a_connection_that_is_gone_costs_nothing() {
     let mut event_loop = Loop::new();
     make_room(&mut event_loop);
-    let mut after_some = || {
+    let after_some = || {
         for stage in STAGES_OF_ONE.repeat(5) {
             drop(listener_in(stage, &mut event_loop));
             drop(connecting_in(stage, &mut event_loop));
@@ -91,8 +99,7 @@ fn a_listener_or_a_connection_that_is_gone_costs_nothing() {
         event_loop.expect_none();
         live_bytes()
     };
-    let before = after_some();
-    assert_eq!(after_some(), before);
+    assert_does_not_grow(after_some);
 }
 
 /// The operation that waits may never end by itself, because the duplicate keeps the socket open.
@@ -100,7 +107,7 @@ fn a_listener_or_a_connection_that_is_gone_costs_nothing() {
 fn a_listener_or_a_connection_that_is_gone_costs_nothing_even_if_a_duplicate_lives_on() {
     let mut event_loop = Loop::new();
     make_room(&mut event_loop);
-    let mut after_some = || {
+    let after_some = || {
         let _heirs = STAGES_OF_ONE.map(|stage| {
             let (listener, client) = listener_in(stage, &mut event_loop);
             let (peer, connecting, others) = connecting_in(stage, &mut event_loop);
@@ -111,8 +118,7 @@ fn a_listener_or_a_connection_that_is_gone_costs_nothing_even_if_a_duplicate_liv
         event_loop.expect_none();
         live_bytes()
     };
-    let before = after_some();
-    assert_eq!(after_some(), before);
+    assert_does_not_grow(after_some);
 }
 
 /// A listener lends no buffer. A connection already has the buffer that its stream will lend.
