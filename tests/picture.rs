@@ -130,7 +130,7 @@ fn a_request_that_failed_is_drawn_too() {
 fn a_request_that_was_given_up_is_drawn_too() {
     let (_silent, addr) = common::listen();
     let addr = addr.to_string();
-    let args = ["get", "--svg", FILE, "--timeout", "1000", &addr, "10", "x"];
+    let args = ["get", "--svg", FILE, "--timeout", "150", &addr, "10", "x"];
     let (output, picture) = drawn("given-up", &args);
     assert_eq!(output.status.code(), Some(1));
     picture.stands_alone();
@@ -145,9 +145,9 @@ fn a_request_that_was_given_up_is_drawn_too() {
     assert_eq!(picture.places(lane, "kernel", "x1"), registered);
     let start = picture.all("tick").next().unwrap().number("x1").unwrap();
     let end = picture.places(lane, "kernel", "x2")[0];
-    assert!((end - start) / picture.width_of_a_ms() > 1009.0);
+    assert!((end - start) / picture.width_of_a_ms() > 159.0);
     assert_eq!(picture.texts(lane, "figure failed"), ["failed"]);
-    assert_eq!(picture.titles("no complete answer came within 1010 ms"), 1);
+    assert_eq!(picture.titles("no complete answer came within 160 ms"), 1);
 }
 
 /// The program checks the file before it sends any request.
