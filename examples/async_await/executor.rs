@@ -50,7 +50,7 @@ impl Wake for TaskWaker {
         }
         self.woken.queue.lock().unwrap().push(self.id);
         if self.woken.is_asleep.swap(false, SeqCst) {
-            // There is room, because the executor was asleep: it reads what rings before it sleeps again.
+            // There is room for a byte, because the executor reads the bytes before it sleeps again.
             let _ = (&self.woken.bell).write(b"!");
         }
     }
@@ -92,7 +92,7 @@ impl Executor {
     fn run<T>(&self, JoinHandle(main): &JoinHandle<T>) -> io::Result<thread::Result<T>> {
         let mut batch = Vec::new();
         loop {
-            // A task that wakes itself goes to the next batch, so it does not keep the loop from its events.
+            // A task that wakes itself goes to the next batch, so the loop looks for events in between.
             mem::swap(&mut batch, &mut self.woken.queue.lock().unwrap());
             for id in batch.drain(..) {
                 self.poll_task(id);
@@ -100,7 +100,7 @@ impl Executor {
                     return Ok(result);
                 }
             }
-            // In this order: a task that is woken after the second line finds the flag, and rings the bell.
+            // In this order: a waker that is called after the second line finds the flag, and rings the bell.
             self.woken.is_asleep.store(true, SeqCst);
             let may_sleep = self.woken.queue.lock().unwrap().is_empty();
             self.reactor.wait(may_sleep)?;
@@ -110,7 +110,7 @@ impl Executor {
 
     fn poll_task(&self, id: usize) {
         let Some(mut task) = self.tasks.borrow_mut().remove(&id) else {
-            return; // it has ended, and one of its wakers lives on
+            return; // the task has ended, but one of its wakers still exists
         };
         // Before the poll, so that a wake during the poll gives the task another turn.
         task.waker.is_queued.store(false, SeqCst);

@@ -1,7 +1,7 @@
 //! The futures that wait: for sockets, and for time.
 //!
-//! A future that cannot go on leaves its waker with the [`Reactor`], under a token, and registers its socket with that token.
-//! The event brings the token back, the token leads to the waker, and the waker gives the task its next turn.
+//! A future that must wait stores its waker in the [`Reactor`] under a token, and registers its socket with that token. The
+//! event contains the token, the reactor finds the waker under the token, and the waker gives the task its next turn.
 
 use crate::executor::{Executor, current};
 use minimio::{Events, Interests, Registrator, Token};
@@ -28,14 +28,14 @@ pub struct Reactor {
 const BELL: Token = 0;
 
 impl Reactor {
-    /// Returns the stream that rings the bell, too. The two are a connection to ourselves, because only an event wakes a
-    /// loop that is to stay open.
+    /// Also returns the stream that rings the bell. The two streams are a connection to ourselves: only an event wakes the
+    /// loop without closing it.
     pub fn new() -> io::Result<(Reactor, minimio::TcpStream)> {
         let listener = minimio::TcpListener::bind("127.0.0.1:0")?;
         let far = minimio::TcpStream::connect(listener.local_addr()?)?;
         let (mut bell, mut peer) = listener.accept()?;
         while peer != far.local_addr()? {
-            (bell, peer) = listener.accept()?; // the first one was of another program
+            (bell, peer) = listener.accept()?; // the one before was another program's
         }
         bell.set_nonblocking(true)?;
         let event_loop = minimio::Poll::new()?;
@@ -52,7 +52,7 @@ impl Reactor {
         Ok((reactor, far))
     }
 
-    /// Calls the wakers whose events have come or whose deadlines have passed. If it may, sleeps until there is one.
+    /// Calls the wakers whose events have occurred or whose deadlines have passed. If it may, sleeps until there is one.
     pub fn wait(&self, may_sleep: bool) -> io::Result<()> {
         let left = self.deadlines.borrow().peek().map(|first| {
             let left = first.0.0.saturating_duration_since(Instant::now());
@@ -92,7 +92,7 @@ impl Reactor {
     }
 }
 
-/// A token, which is free of wakers in the end.
+/// A token of a socket or a `sleep`. Dropping the place removes the wakers under the token.
 struct Place {
     token: Token,
     executor: Rc<Executor>,
@@ -105,7 +105,7 @@ impl Place {
         Place { token, executor }
     }
 
-    /// Calls `start`, and waits until the reactor has taken the waker to call it.
+    /// Calls `start`, and waits until the reactor has removed the waker in order to call it.
     async fn event(&self, is_writable: bool, start: impl Fn() -> io::Result<()>) -> io::Result<()> {
         let mut start = Some(start);
         future::poll_fn(|context| {
@@ -113,7 +113,7 @@ impl Place {
             if start.is_none() && !wakers.borrow().contains_key(&key) {
                 return Poll::Ready(Ok(()));
             }
-            // At each poll, because the future may be in another task by now. And before `start`: where another thread
+            // At each poll, because the future may have moved to another task. And before `start`: if another thread
             // handles events, the event may come before `start` returns.
             wakers.borrow_mut().insert(key, context.waker().clone());
             start.take().map_or(Ok(()), |start| start())?;
