@@ -15,7 +15,7 @@ pub struct Query {
     pub text: String,
 }
 
-/// Asks for all of it at the same time, each query in a task of its own.
+/// Sends all queries at the same time, each in a task of its own.
 pub async fn ask_all(addr: SocketAddr, queries: Rc<[Query]>) -> Record {
     let started = Instant::now();
     let asks = (0..queries.len()).map(|i| spawn(ask(addr, queries.clone(), i, started)));
@@ -51,7 +51,7 @@ async fn ask(addr: SocketAddr, queries: Rc<[Query]>, i: usize, started: Instant)
     outcome
 }
 
-/// The whole story of a request. At each `await` the thread may go to other tasks.
+/// The whole story of a request. At each `await` the thread may run other tasks.
 async fn answer(
     addr: SocketAddr,
     query: &Query,
@@ -86,7 +86,7 @@ async fn answer(
 pub async fn serve(listener: TcpListener) -> io::Result<()> {
     loop {
         let stream = listener.accept().await?;
-        // An error is the end of this connection, and of no other.
+        // An error ends only this connection.
         spawn(async move { reply(stream).await.ok() });
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::{future, mem, pin::Pin, thread};
 
-/// What the tasks of one `block_on` share. It stays in its thread.
+/// What the tasks of one `block_on` share. Only the thread of this `block_on` uses it.
 pub struct Executor {
     pub reactor: Reactor,
     tasks: RefCell<std::collections::HashMap<usize, Task>>,
@@ -29,7 +29,7 @@ struct Task {
 struct Woken {
     /// The tasks to poll next.
     queue: Mutex<Vec<usize>>,
-    /// The executor sleeps, or is about to.
+    /// Whether the executor sleeps, or is about to.
     is_asleep: AtomicBool,
     /// A write to this stream wakes the executor.
     bell: minimio::TcpStream,
@@ -38,7 +38,7 @@ struct Woken {
 /// A waker knows its task by number only, because the waker may move to another thread, and the task may not.
 struct TaskWaker {
     id: usize,
-    /// However often a task is woken before its turn, it is in the queue once.
+    /// A task that is woken several times before its turn is in the queue once.
     is_queued: AtomicBool,
     woken: Arc<Woken>,
 }
@@ -66,9 +66,9 @@ pub fn current() -> Rc<Executor> {
     current.expect("spawn, sleep and sockets need `block_on`")
 }
 
-/// Runs a future to its end, and with it the tasks that it spawns. Tasks that have not ended by then are dropped.
+/// Runs a future and the tasks that it spawns, until the future ends. Tasks that have not ended by then are dropped.
 ///
-/// An error is the event loop's. A panic of the future is passed on.
+/// An error comes from the event loop. If the future panics, so does this function.
 pub fn block_on<F: Future + 'static>(future: F) -> io::Result<F::Output> {
     let (reactor, bell) = Reactor::new()?;
     let executor = Rc::new(Executor {

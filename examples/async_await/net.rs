@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub struct Reactor {
     event_loop: RefCell<(minimio::Poll, Events)>,
     registrator: Registrator,
-    /// Under a token, one waker waits to read (`false`), and one to write (`true`).
+    /// The key is a token and a direction: `false` to read, `true` to write.
     wakers: RefCell<HashMap<(Token, bool), Waker>>,
     /// The deadlines of tasks that sleep, the earliest first.
     deadlines: RefCell<binary_heap::BinaryHeap<Reverse<(Instant, Token)>>>,
@@ -52,7 +52,8 @@ impl Reactor {
         Ok((reactor, far))
     }
 
-    /// Calls the wakers whose events have occurred or whose deadlines have passed. If it may, sleeps until there is one.
+    /// Calls the wakers whose events have occurred or whose deadlines have passed. If `may_sleep`, first sleeps until
+    /// there is one.
     pub fn wait(&self, may_sleep: bool) -> io::Result<()> {
         let left = self.deadlines.borrow().peek().map(|first| {
             let left = first.0.0.saturating_duration_since(Instant::now());
@@ -64,7 +65,7 @@ impl Reactor {
         for event in &*events {
             match event.id() {
                 BELL => {
-                    let _ = (&self.bell).read(&mut [0; 64]); // what is left gives another event
+                    let _ = (&self.bell).read(&mut [0; 64]); // bytes that are left give another event
                     self.registrator
                         .register(&self.bell, BELL, Interests::READABLE)?;
                 }
@@ -86,7 +87,7 @@ impl Reactor {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// None is given twice, so an event that comes late wakes no other task.
+    /// Returns no token twice, so a late event wakes no other task.
     pub fn new_token(&self) -> Token {
         self.next_token.replace(self.next_token.get() + 1)
     }
@@ -137,7 +138,7 @@ pub async fn sleep(time: Duration) {
     let deadlines = &place.executor.reactor.deadlines;
     let first = Reverse((deadline, place.token));
     deadlines.borrow_mut().push(first);
-    let _ = place.event(false, || Ok(())).await; // there is nothing to start that could fail
+    let _ = place.event(false, || Ok(())).await; // `start` cannot fail
 }
 
 struct Socket<S> {

@@ -1,13 +1,13 @@
 //! Linux and Android: epoll, a *readiness* queue.
 //!
-//! The kernel keeps a list of the descriptors that we are interested in, and a second, usually short list of those
-//! among them that are ready. `epoll_ctl` edits the first, `epoll_wait` returns what is in the second, and sleeps while
-//! it is empty. The kernel reads no byte for us: the user does so after the event.
+//! The kernel keeps a list of the descriptors that we are interested in, and a second, usually short list of those that
+//! are ready. `epoll_ctl` edits the first list. `epoll_wait` returns what is in the second list, and sleeps while that
+//! list is empty. The kernel reads no byte for us: the user reads after the event.
 //! <https://man7.org/linux/man-pages/man7/epoll.7.html>
 //!
 //! A queue has one entry for a descriptor, and one-shot disables the whole entry. With a single queue, an event for
-//! reading would therefore silence a registration for writing. So there are two, `readers` and `writers`. `writers` is
-//! a descriptor too, and `readers` watches it, so that one wait is enough for both.
+//! reading would therefore silence a registration for writing. So there are two queues, `readers` and `writers`. A
+//! queue is itself a descriptor, and `readers` watches `writers`, so that one wait is enough for both.
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -29,12 +29,12 @@ use std::{process, ptr};
 pub struct Selector {
     readers: OwnedFd,
     writers: OwnedFd,
-    /// Whether there ever was a writer.
+    /// Whether any source was ever registered for writing.
     has_writers: AtomicBool,
     waker: File,
-    /// The number of this process. A child made by `fork` shares the queues and `waker` with it.
+    /// The ID of the process that made the queues. A child made by `fork` shares them, and `waker`, with its parent.
     process: u32,
-    /// Each source that is registered gets a copy. It is weak, so that a source does not keep the queues open.
+    /// Each registered source gets a copy. The reference is weak, so that a source does not keep the queues open.
     me: Weak<Selector>,
 }
 
@@ -54,13 +54,13 @@ const WRITABLE_ONCE: u32 = EPOLLOUT | EPOLLONESHOT;
 /// notifies with that bit.)
 const WRITERS: u32 = EPOLLIN | EPOLLRDNORM;
 
-/// The token of the waker, by which the feature `trace` knows it. A user may have the same.
+/// The token by which the feature `trace` recognizes the waker. A source may have the same token.
 const WAKER: u64 = u64::from_le_bytes(*b"wake-up!");
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let (readers, writers, waker) = (epoll_create1()?, epoll_create1()?, eventfd()?); // [queue]
-        // Neither entry is one-shot, and neither token is looked at, so that no token is reserved. The waker is never
+        // Neither entry is one-shot, and `select` looks at neither token, so no token is reserved. The waker is never
         // read: after `wake` has written to it, it stays ready for every wait.
         let data = WAKER;
         let event = |events| RawEvent { events, data };
@@ -109,9 +109,8 @@ impl Selector {
         }
     }
 
-    /// If `readers` has reported that there are events in `writers`, puts these events in the place of the report.
-    /// Events without room stay in that queue, and the next wait reports the entry again, after the sources that are
-    /// ready to read have had their turn.
+    /// If `readers` has reported that there are events in `writers`, replaces the report with these events. Events
+    /// without room stay in `writers`, and a later wait reports them, after the sources that are ready to read.
     fn select_writers(&self, events: &mut Vec<Event>) -> io::Result<()> {
         let is_entry = |event: &Event| event.0.events & EPOLLRDNORM != 0;
         let Some(at) = events.iter().position(is_entry) else {
@@ -120,12 +119,12 @@ impl Selector {
         events.swap_remove(at);
         let readers = events.len();
         let result = epoll_wait(&self.writers, events, 0);
-        // An error is reported without `EPOLLOUT` if there is no room.
+        // If there is no room, the kernel reports an error without `EPOLLOUT`.
         let came = events[readers..].iter_mut();
         came.for_each(|event| event.0.events |= EPOLLOUT);
         match result {
             Err(error) if events.is_empty() => Err(error),
-            // The writer was dropped in the meantime. Behind the entry, a source may be ready to read.
+            // The writer was dropped in the meantime. The report may have taken the place of a ready reader.
             Ok(()) if events.is_empty() => self.select(events, Some(0)),
             _ => Ok(()), // the other events must be returned: the kernel will not report them again
         }
@@ -133,7 +132,7 @@ impl Selector {
 
     pub fn wake(&self) -> io::Result<()> {
         if process::id() != self.process {
-            return Ok(()); // in a forked child no thread waits, and the parent must not be woken
+            return Ok(()); // in a forked child no thread waits, and the write would wake the parent
         }
         write(&self.waker, &1u64.to_ne_bytes()) // [wake]
     }
@@ -186,7 +185,7 @@ fn epoll_ctl(epfd: &OwnedFd, op: c_int, fd: BorrowedFd<'_>, mut event: RawEvent)
     check("epoll_ctl", result)
 }
 
-/// Appends events, for which there must be room.
+/// Appends events. There must be room for at least one.
 fn epoll_wait(epoll: &OwnedFd, events: &mut Vec<Event>, timeout: c_int) -> io::Result<()> {
     // [capacity] (The kernel refuses a capacity of 0.)
     let room = events.spare_capacity_mut();

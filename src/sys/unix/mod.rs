@@ -19,7 +19,7 @@ use std::sync::{OnceLock, Weak};
 pub struct Source<S: AsFd> {
     pub inner: S,
     selector: OnceLock<Weak<Selector>>,
-    /// The selector's own notes on the source.
+    /// What the selector remembers about the source.
     #[allow(dead_code)] // a kqueue has nothing to remember
     pub(super) entries: Entries,
 }
@@ -107,7 +107,7 @@ as_fd!(crate::TcpStream, crate::TcpListener, crate::Connecting);
 /// `fd` is -1 or a descriptor without an owner.
 pub(super) unsafe fn owned_fd(call: &'static str, fd: c_int) -> io::Result<OwnedFd> {
     check(call, fd)?;
-    // SAFETY: as the caller says.
+    // SAFETY: the caller promises it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
