@@ -150,7 +150,10 @@ fn an_event_tells_its_direction() {
 fn an_error_without_room_is_an_event_for_writing() {
     let mut event_loop = Loop::new();
     let (stream, _peer) = pair();
-    common::os::ask_when_sent(&stream);
+    if !common::os::ask_when_sent(&stream) {
+        assert!(std::env::var_os("DELAYSERVER_RUNNER").is_some()); // there is an emulator
+        return;
+    }
     while fill(&stream) > 0 {}
     for _ in 0..3 {
         event_loop.register_to_write(&stream, 7);
