@@ -84,7 +84,7 @@ fn say(text: &str) -> io::Result<()> {
     }
 }
 
-/// Unlike `eprint!`, likewise.
+/// Unlike `eprint!`, does not panic when it cannot write.
 fn complain(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub struct Reactor {
     event_loop: RefCell<(minimio::Poll, Events)>,
     registrator: Registrator,
-    /// The key is a token and a direction: `false` to read, `true` to write.
+    /// The key is a token and a direction: `false` to read or to sleep, `true` to write.
     wakers: RefCell<HashMap<(Token, bool), Waker>>,
     /// The deadlines of tasks that sleep, the earliest first.
     deadlines: RefCell<binary_heap::BinaryHeap<Reverse<(Instant, Token)>>>,

@@ -56,7 +56,7 @@ pub struct Selector {
     inbox: Mutex<Inbox>,
     /// Notified when a thread has dequeued packets, or its wait for packets has timed out.
     dequeued: Condvar,
-    /// Each registered source gets a copy. It is weak, so that a source does not keep the port open.
+    /// Each registered source gets a copy. The reference is weak, so that a source does not keep the port open.
     me: Weak<Selector>,
 }
 

@@ -1,8 +1,9 @@
 //! macOS, iOS and the BSDs: kqueue, a *readiness* queue.
 //!
 //! Like epoll, a kqueue has a list of what we are interested in and a list of what is ready. But one call, `kevent`,
-//! edits the first and returns what is in the second. And the lists do not hold descriptors but *knotes*: a number,
-//! usually a descriptor, together with a *filter*, which says what to watch for. <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
+//! edits the first list and returns what is in the second. And the lists hold no descriptors, but *knotes*: a number,
+//! usually a descriptor, together with a *filter*, which says what to watch for.
+//! <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
 mod ffi;
@@ -22,7 +23,7 @@ use std::{mem, ptr};
 pub struct Selector {
     kqueue: OwnedFd,
     waker: Waker,
-    /// Each source that is registered gets a copy. It is weak, so that a source does not keep the queue open.
+    /// Each registered source gets a copy. The reference is weak, so that a source does not keep the queue open.
     me: Weak<Selector>,
 }
 
@@ -32,8 +33,8 @@ pub type Entries = ();
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let kqueue = kqueue()?; // [queue]
-        // The waker is not one-shot and never reset: after `wake` was called, it stays ready for every wait. Its token
-        // is never looked at, so that no token is reserved.
+        // The waker is not one-shot and never reset: after `wake` was called, it stays ready for every wait. `select`
+        // does not look at its token, so no token is reserved.
         let waker = Waker::new(&kqueue)?;
         Ok(Arc::new_cyclic(|me| Selector {
             kqueue,
