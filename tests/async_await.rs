@@ -59,9 +59,8 @@ fn run<T: Send + 'static, F: Future<Output = T>>(future: impl FnOnce() -> F + Se
 
 /// A listener, and its address.
 fn listen() -> (TcpListener, SocketAddr) {
-    let listener = minimio::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    (TcpListener::new(listener).unwrap(), addr)
+    let (listener, addr) = common::listen();
+    (TcpListener::new(listener.into()).unwrap(), addr)
 }
 
 /// A connection to ourselves.

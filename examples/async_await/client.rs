@@ -3,17 +3,12 @@
 use crate::executor::spawn;
 use crate::http;
 use crate::net::{TcpListener, TcpStream, sleep};
-use crate::record::{End, Outcome, Record, Wait};
+use crate::record::{End, Outcome, Query, Record, Wait};
 use minimio::Interests;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-pub struct Query {
-    pub delay_ms: u32,
-    pub text: String,
-}
 
 /// Sends all queries at the same time, each in a task of its own.
 pub async fn ask_all(addr: SocketAddr, queries: Rc<[Query]>) -> Record {
@@ -37,14 +32,8 @@ pub async fn ask_all(addr: SocketAddr, queries: Rc<[Query]>) -> Record {
 }
 
 async fn ask(addr: SocketAddr, queries: Rc<[Query]>, i: usize, started: Instant) -> Outcome {
-    let mut outcome = Outcome {
-        connecting_at: Some(started.elapsed()),
-        connected_at: None,
-        registered_at: Vec::new(),
-        read_at: Vec::new(),
-        ended_at: Duration::ZERO,
-        answer: Err("not asked".into()),
-    };
+    let mut outcome = Outcome::new("the task has not ended");
+    outcome.connecting_at = Some(started.elapsed());
     let result = answer(addr, &queries[i], started, &mut outcome).await;
     outcome.answer = result.map_err(|error| error.to_string());
     outcome.ended_at = started.elapsed();
@@ -69,12 +58,8 @@ async fn answer(
         outcome.read_at.push(started.elapsed());
         received.extend_from_slice(&buffer[..n]);
         let answer = http::parse_response(&received, n == 0).map_err(io::Error::other)?;
-        if let Some((status, body)) = answer {
-            let body = String::from_utf8_lossy(body).into_owned();
-            return match status.starts_with("200") {
-                true => Ok(body),
-                false => Err(io::Error::other(format!("{status}: {body}"))),
-            };
+        if let Some(answer) = answer {
+            return http::text(answer).map_err(io::Error::other);
         }
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

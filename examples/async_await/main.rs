@@ -10,6 +10,8 @@ mod net;
 
 #[path = "../delayserver/http.rs"]
 mod http;
+#[path = "../delayserver/output.rs"]
+mod output;
 #[allow(dead_code)]
 #[path = "../delayserver/record.rs"]
 mod record;
@@ -18,11 +20,12 @@ mod server;
 #[path = "../delayserver/timeline.rs"]
 mod timeline;
 
-use client::{Query, ask_all, serve};
+use client::{ask_all, serve};
 use executor::{block_on, spawn};
-use record::Record;
+use output::{complain, say};
+use record::{Query, Record, ten_queries};
 use server::Server;
-use std::io::{self, ErrorKind, Write};
+use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::{error, thread};
@@ -40,12 +43,7 @@ fn main() -> ExitCode {
 
 /// Returns whether all requests were answered.
 fn run() -> Result<bool, Box<dyn error::Error>> {
-    // The longest delay first: so the order of the events is not the order of the requests.
-    let query = |i: u32| Query {
-        delay_ms: i * 100,
-        text: format!("after-{}-ms", i * 100),
-    };
-    let queries: Rc<[Query]> = (1..=10).rev().map(query).collect();
+    let queries: Rc<[Query]> = ten_queries().collect();
 
     say("Ten tasks of one thread ask a server, which is in another thread:\n\n")?;
     let listener = minimio::TcpListener::bind("127.0.0.1:0")?;
@@ -74,17 +72,4 @@ fn run() -> Result<bool, Box<dyn error::Error>> {
 
 fn is_answered(record: &Record) -> bool {
     record.outcomes.iter().all(|outcome| outcome.answer.is_ok())
-}
-
-/// Unlike `print!`, does not panic when it cannot write. A reader that has closed its pipe (`| head`) is no error.
-fn say(text: &str) -> io::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Unlike `eprint!`, does not panic when it cannot write.
-fn complain(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::client::Query;
+use crate::record::Query;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! `wait_log`, `registered_at`, `read_at` and `ended_at` only record times, for the timeline at the end.
 
 use crate::http;
-use crate::record::{Outcome, Record, Wait, WaitLog};
+use crate::record::{Outcome, Query, Record, Wait, WaitLog};
 use minimio::{Connecting, Events, Interests, Poll, Registrator, TcpStream, Token};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -77,11 +77,6 @@ impl Reactor {
 
 /// Without a limit, a server could fill our memory.
 const MAX_ANSWER: usize = 64 * 1024;
-
-pub struct Query {
-    pub delay_ms: u32,
-    pub text: String,
-}
 
 /// Connects for all requests at once, sends them, and waits for all answers at once. If a request fails, its error is
 /// its outcome, and the others continue. `Err` means that all of them have failed. A connection may take as long as
@@ -161,14 +156,7 @@ impl Request {
             stage: Stage::Resolving,
             deadline,
             received: Vec::new(),
-            outcome: Outcome {
-                connecting_at: None,
-                connected_at: None,
-                registered_at: Vec::new(),
-                read_at: Vec::new(),
-                ended_at: Duration::ZERO,
-                answer: Err("the reactor ended before the answer came".into()),
-            },
+            outcome: Outcome::new("the reactor ended before the answer came"),
         }
     }
 
@@ -396,20 +384,12 @@ fn read(stream: &TcpStream, received: &mut Vec<u8>) -> Option<Result<String, Str
         result => result,
     };
     match (http::parse_response(received, result.is_ok()), result) {
-        (Ok(Some(response)), _) => Some(text(response)),
+        (Ok(Some(response)), _) => Some(http::text(response)),
         (Err(why), _) => Some(Err(why.into())),
         (Ok(None), Ok(_)) => Some(Err(
             "the connection was closed before the answer was complete".into(),
         )),
         (Ok(None), Err(error)) if error.kind() == ErrorKind::WouldBlock => None,
         (Ok(None), Err(error)) => Some(Err(error.to_string())),
-    }
-}
-
-fn text((status, body): http::Answer) -> Result<String, String> {
-    let body = String::from_utf8_lossy(body);
-    match status.starts_with("200") {
-        true => Ok(body.into()),
-        false => Err(format!("{status}: {}", body.trim_end())),
     }
 }

@@ -249,6 +249,15 @@ pub fn parse_response(
     }
 }
 
+/// The body of an answer with status 200, or why there is none.
+pub fn text((status, body): Answer<'_>) -> Result<String, String> {
+    let body = String::from_utf8_lossy(body);
+    match status.starts_with("200") {
+        true => Ok(body.into()),
+        false => Err(format!("{status}: {}", body.trim_end())),
+    }
+}
+
 const NOT_HTTP: &str = "this is not an HTTP/1.1 answer";
 
 /// The status has three digits. Any phrase may follow, or none.

@@ -1,25 +1,27 @@
 //! The book's program, complete: a server that answers late, and a client that waits for many answers in one thread.
 //!
 //! Read `client.rs` first, because it follows the book, then `server.rs`. `args.rs`, `http.rs`, `record.rs`,
-//! `timeline.rs` and `picture.rs` are helpers.
+//! `timeline.rs`, `picture.rs` and `output.rs` are helpers.
 
 mod args;
 mod client;
 mod http;
+mod output;
 mod picture;
 mod record;
 mod server;
 mod timeline;
 
 use args::{HELP, Job, TIMEOUT};
-use client::Query;
 use minimio::TcpListener;
+use output::{complain, say};
+use record::{Query, ten_queries};
 use server::Server;
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -80,15 +82,7 @@ fn demo(svg: Option<&str>) -> Result<ExitCode, Box<dyn Error>> {
         "A delay server on {addr}, in the thread `server`.\n\
          Ten requests of 1000 to 100 ms, from the threads `main` and `reactor`:\n\n"
     ))?;
-    // The longest delay comes first, so that the order of the events differs from that of the requests.
-    let queries: Vec<Query> = (1..=10)
-        .rev()
-        .map(|i| Query {
-            delay_ms: i * 100,
-            text: format!("after-{}-ms", i * 100),
-        })
-        .collect();
-    let result = get(&addr, queries.into(), TIMEOUT, svg, true);
+    let result = get(&addr, ten_queries().collect(), TIMEOUT, svg, true);
 
     match registrator.close_loop() {
         // If the loop is already closed, the server's result says why.
@@ -208,21 +202,4 @@ fn write_file(path: &str, text: &str) -> io::Result<()> {
     let part = format!("{path}.part");
     let result = fs::write(&part, text).and_then(|()| fs::rename(&part, path));
     result.inspect_err(|_| drop(fs::remove_file(&part)))
-}
-
-/// Unlike `print!`, does not panic when it cannot write. If the reader has closed its pipe (`| head`), that is no
-/// error.
-fn say(text: &str) -> io::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let why = format!("cannot write the output: {error}");
-            Err(io::Error::new(error.kind(), why))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Unlike `eprint!`, does not panic when it cannot write, to a full disk for example.
-fn complain(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -4,8 +4,7 @@
 //! to right: there is a lane for each thread, and one for each request, for which the kernel waits. Pointing at an
 //! element shows its exact times.
 
-use crate::client::Query;
-use crate::record::{End, Outcome, Record, Wait};
+use crate::record::{End, Outcome, Query, Record, Wait};
 use crate::timeline::{in_one_line, ms};
 use std::collections::HashSet;
 use std::time::Duration;

@@ -4,6 +4,19 @@
 use minimio::{Event, Events, Interests, Token};
 use std::time::{Duration, Instant};
 
+pub struct Query {
+    pub delay_ms: u32,
+    pub text: String,
+}
+
+/// The longest delay comes first, so that the order of the events differs from that of the requests.
+pub fn ten_queries() -> impl Iterator<Item = Query> {
+    (1..=10).rev().map(|i| Query {
+        delay_ms: i * 100,
+        text: format!("after-{}-ms", i * 100),
+    })
+}
+
 pub struct Record {
     pub outcomes: Vec<Outcome>,
     pub waits: Vec<Wait>,
@@ -19,6 +32,20 @@ pub struct Outcome {
     pub ended_at: Duration,
     /// The body, or why there is none.
     pub answer: Result<String, String>,
+}
+
+impl Outcome {
+    /// Nothing has happened yet. If nothing will, `why` says so.
+    pub fn new(why: &str) -> Outcome {
+        Outcome {
+            connecting_at: None,
+            connected_at: None,
+            registered_at: Vec::new(),
+            read_at: Vec::new(),
+            ended_at: Duration::ZERO,
+            answer: Err(why.into()),
+        }
+    }
 }
 
 /// One call of `poll`.

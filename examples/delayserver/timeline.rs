@@ -1,7 +1,6 @@
 //! Who waited when, as text.
 
-use crate::client::Query;
-use crate::record::Record;
+use crate::record::{Query, Record};
 use std::fmt::Write;
 use std::time::Duration;
 
