@@ -10,11 +10,14 @@
 mod real;
 
 pub use real::*;
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{c_int, c_void};
+use std::ops::{Deref, DerefMut};
+use std::ptr::{self, NonNull};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::{io, mem, ptr, slice};
+use std::{io, mem, slice};
 
 /// The operations that were started, and whose packets were not dequeued yet, by the address that the packet will
 /// contain. There is room for all operations of a test, because some tests count allocations.
@@ -22,15 +25,12 @@ static KERNEL: LazyLock<Mutex<Kernel>> = LazyLock::new(|| {
     Mutex::new(Kernel {
         receives: HashSet::with_capacity(1 << 13),
         questions: HashMap::with_capacity(1 << 13),
-        answered: Vec::with_capacity(1 << 13),
     })
 });
 
 struct Kernel {
     receives: HashSet<usize>,
-    questions: HashMap<usize, Box<Question>>,
-    /// Boxes to be used again.
-    answered: Vec<Box<Question>>,
+    questions: HashMap<usize, Kept>,
 }
 
 /// The memory that Wine writes to, and the places to which the results are copied later.
@@ -42,8 +42,45 @@ struct Question {
     is_cancelled: bool,
 }
 
+/// A question in memory that the tests do not count, because a kernel's memory is not the program's.
+struct Kept(NonNull<Question>);
+
+impl Kept {
+    fn new(question: Question) -> Kept {
+        // SAFETY: the size is not 0.
+        let memory = unsafe { System.alloc(Layout::new::<Question>()) };
+        let place = NonNull::new(memory.cast::<Question>()).expect("there is memory");
+        // SAFETY: the memory is new, and is large enough.
+        unsafe { place.write(question) };
+        Kept(place)
+    }
+}
+
+impl Deref for Kept {
+    type Target = Question;
+
+    fn deref(&self) -> &Question {
+        // SAFETY: the place is valid until it is dropped.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for Kept {
+    fn deref_mut(&mut self) -> &mut Question {
+        // SAFETY: likewise.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: `new` has allocated it.
+        unsafe { System.dealloc(self.0.as_ptr().cast(), Layout::new::<Question>()) }
+    }
+}
+
 // SAFETY: the pointers are only used under the lock.
-unsafe impl Send for Question {}
+unsafe impl Send for Kept {}
 
 /// `STATUS_PENDING`: the operation has not ended.
 const PENDING: usize = 0x103;
@@ -211,7 +248,7 @@ pub unsafe fn NtDeviceIoControlFile(
     };
     assert_eq!(question.info.Handles[0].Handle, FileHandle);
     let (status, info) = begin(ApcContext.addr(), question);
-    // SAFETY: both are in a box, which is kept until the packet is dequeued.
+    // SAFETY: both are kept until the packet is dequeued.
     let result = unsafe {
         real::NtDeviceIoControlFile(
             FileHandle,
@@ -235,23 +272,18 @@ pub unsafe fn NtDeviceIoControlFile(
 /// Stores the question. Returns the places that Wine must write to.
 fn begin(address: usize, question: Question) -> (*mut IO_STATUS_BLOCK, *mut c_void) {
     let mut kernel = kernel();
-    let is_of_same_socket = |other: &Box<Question>| {
+    let is_of_same_socket = |other: &Kept| {
         let same = other.info.Handles[0].Handle == question.info.Handles[0].Handle;
         same && !other.is_cancelled
     };
     let is_second = kernel.questions.values().any(is_of_same_socket);
     assert!(!is_second, "one question may get the answer to the other");
-    let place = match kernel.answered.pop() {
-        Some(mut place) => {
-            *place = question;
-            place
-        }
-        None => Box::new(question),
-    };
-    let previous = kernel.questions.insert(address, place);
+    let kept = Kept::new(question);
+    let place = kept.0.as_ptr();
+    let previous = kernel.questions.insert(address, kept);
     assert!(previous.is_none(), "the operation is already in flight");
-    let place = kernel.questions.get_mut(&address).unwrap();
-    (&raw mut place.status, (&raw mut place.info).cast())
+    // SAFETY: the place is valid.
+    unsafe { (&raw mut (*place).status, (&raw mut (*place).info).cast()) }
 }
 
 pub unsafe fn GetQueuedCompletionStatusEx(
@@ -316,7 +348,7 @@ fn end_receive(packet: &OVERLAPPED_ENTRY) {
 /// Copies what Wine has written to the caller's memory.
 fn answer(packet: &OVERLAPPED_ENTRY) {
     let (mut kernel, address) = (kernel(), packet.lpOverlapped.addr());
-    let is_answered = |it: &Box<Question>| has_ended(packet, it.status.Pointer.addr());
+    let is_answered = |it: &Kept| has_ended(packet, it.status.Pointer.addr());
     if !kernel.questions.get(&address).is_some_and(is_answered) {
         return;
     }
@@ -326,7 +358,6 @@ fn answer(packet: &OVERLAPPED_ENTRY) {
         question.status_place.copy_from(&question.status, 1);
         question.info_place.copy_from(&question.info, 1);
     }
-    kernel.answered.push(question);
 }
 
 pub unsafe fn WSAGetOverlappedResult(

@@ -431,12 +431,14 @@ pub fn listener_in(
 pub fn within_patience<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || sender.send(job()));
-    match receiver.recv_timeout(PATIENCE) {
-        Ok(result) => result,
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("not done after {PATIENCE:?}"),
-        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
-            Err(panic) => std::panic::resume_unwind(panic),
-            Ok(_) => unreachable!("the job has sent its result, or panicked"),
-        },
+    let result = receiver.recv_timeout(PATIENCE);
+    if let Err(mpsc::RecvTimeoutError::Timeout) = result {
+        panic!("not done after {PATIENCE:?}");
+    }
+    // The job is done. After this, what the system keeps for a thread is gone too.
+    match (result, thread.join()) {
+        (Ok(result), _) => result,
+        (_, Err(panic)) => std::panic::resume_unwind(panic),
+        _ => unreachable!("the job has sent its result, or panicked"),
     }
 }
