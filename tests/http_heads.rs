@@ -1,4 +1,4 @@
-//! Tests the example's HTTP parser with random requests and answers: `MINIMIO_HEADS` of each (default: 5,000). A test
+//! Tests the example's HTTP parser with random requests and answers: `MINIMIO_HEADS` of each (default: 1,000). A test
 //! that fails or panics prints the seed.
 
 mod common;
@@ -148,7 +148,7 @@ fn kind_of_answer(random: &mut Random) -> usize {
 
 /// Checks random heads, and that each outcome occurs often enough.
 fn check<const KINDS: usize>(kind_of: fn(&mut Random) -> usize) {
-    let count = std::env::var("MINIMIO_HEADS").map_or(5_000, |count| count.parse().unwrap());
+    let count = std::env::var("MINIMIO_HEADS").map_or(1_000, |count| count.parse().unwrap());
     let mut seen = [0; KINDS];
     for seed in 0..count {
         let kind = panic::catch_unwind(|| kind_of(&mut Random::new(seed)));
