@@ -1,8 +1,8 @@
 //! The simplest cross-platform event loop that is correct: any thread registers sockets, and one thread sleeps until the
 //! operating system says which of them can be read or written, have a client to accept, or have connected.
 //!
-//! It is written to be read beside the book "Epoll, Kqueue and IOCP Explained with Rust", and to be picked apart. For
-//! production there are [mio](https://docs.rs/mio) and [tokio](https://docs.rs/tokio).
+//! It is written to be read beside the book "Epoll, Kqueue and IOCP Explained with Rust", and to be studied line by
+//! line. For production there are [mio](https://docs.rs/mio) and [tokio](https://docs.rs/tokio).
 //!
 //! ```
 //! use minimio::{Events, Interests, Poll, TcpStream};
@@ -53,7 +53,8 @@
 //! - Sources, registrators and the loop may be dropped in any order, and what `write` has accepted is not lost. No
 //!   `poll` that begins after the drop of a source returns an event of that source. (A `poll` that runs during the drop
 //!   may have taken the event before.)
-//! - No token is reserved, nothing panics on what a user or the system does, and nothing leaks.
+//! - No token is reserved. The library does not panic, whatever a user or the system does, and leaks nothing. (One
+//!   exception: memory that Windows does not give back within ten seconds after the loop was dropped stays allocated.)
 //!
 //! # How it works
 //!

@@ -40,8 +40,9 @@ use std::net::{self, SocketAddr, ToSocketAddrs};
 pub struct TcpListener(pub(crate) sys::Source<net::TcpListener>);
 
 impl TcpListener {
-    /// Listens at this address; port 0 lets the system choose one. As [`std::net::TcpListener::bind`], errors included.
-    /// Up to 128 clients can wait to be accepted, if the system allows as many.
+    /// Listens at this address; port 0 lets the system choose one. Behaves like [`std::net::TcpListener::bind`], and
+    /// returns the same errors. About 128 clients can wait to be accepted: see [the
+    /// guide](crate::guide::ch12_listeners#the-client-is-connected-before-you-accept-it).
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         net::TcpListener::bind(addr).map(TcpListener::from)
     }
@@ -95,7 +96,7 @@ impl TcpListener {
         self.0.inner.set_nonblocking(nonblocking)
     }
 
-    /// Returns and clears the error that the system keeps for the next call, if there is one. As
+    /// Returns and clears the error that the system keeps for the next call, if there is one. Behaves like
     /// [`std::net::TcpListener::take_error`].
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.0.inner.take_error()

@@ -203,10 +203,10 @@ impl Registrator {
     /// # Errors
     ///
     /// - [`ErrorKind::Interrupted`]: the loop was [closed](Registrator::close_loop), or its `Poll` was dropped.
-    /// - [`ErrorKind::InvalidInput`]: the source was registered with another `Poll` before. It belongs to the first one
-    ///   for good, because Win32 cannot detach a socket from its port. Or the direction is one that the source does not
-    ///   have: a listener is never writable, a connection that is being made never readable. Such a call changes
-    ///   nothing.
+    /// - [`ErrorKind::InvalidInput`], for one of two reasons. The source was registered with another `Poll` before: it
+    ///   belongs to that one permanently, because Win32 cannot detach a socket from its port. Or the source does not
+    ///   have this direction: a listener is never writable, and a connection that is being made is never readable. Such
+    ///   a call changes nothing.
     /// - Others come from the system: on Linux, [`ErrorKind::StorageFull`] says that this user watches more descriptors
     ///   than `/proc/sys/fs/epoll/max_user_watches` allows. Even after such an error the source may belong to this
     ///   `Poll`. On Windows, a socket of a layered service provider may be refused, except for reading a stream.

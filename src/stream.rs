@@ -64,8 +64,9 @@ use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 pub struct TcpStream(pub(crate) sys::Source<net::TcpStream>);
 
 impl TcpStream {
-    /// Opens a connection, and blocks until it is established or has failed. As [`std::net::TcpStream::connect`],
-    /// errors included. `connect` also looks up names, which [`start_connect`](TcpStream::start_connect) does not.
+    /// Opens a connection, and blocks until it is established or has failed. Behaves like
+    /// [`std::net::TcpStream::connect`], and returns the same errors. It also looks up names, which
+    /// [`start_connect`](TcpStream::start_connect) does not.
     pub fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         net::TcpStream::connect(addr).map(TcpStream::from)
     }
@@ -75,7 +76,7 @@ impl TcpStream {
     ///
     /// The system decides how long connecting may take, which can be minutes: see [the
     /// guide](crate::guide::ch11_connecting#how-long-it-may-take). To give up sooner, drop the connection. Any thread
-    /// may call `start_connect`, for example a thread that looks up names, because a lookup blocks on every system.
+    /// may call `start_connect`, for example a thread that looks up names, because `std`'s lookup blocks.
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ impl TcpStream {
         self.0.set_nonblocking(nonblocking)
     }
 
-    /// Ends reading, writing or both, while the stream stays open. As [`std::net::TcpStream::shutdown`].
+    /// Ends reading, writing or both, while the stream stays open. Behaves like [`std::net::TcpStream::shutdown`].
     ///
     /// After reading was shut down, a read returns 0; after writing was shut down, a write fails. In both cases a
     /// registration that waits in that direction gets its event, and each later one gets its event at once. On Windows,
@@ -133,14 +134,14 @@ impl TcpStream {
         self.0.inner.peer_addr()
     }
 
-    /// Returns and clears the error that the system keeps for the next call, if there is one. As
+    /// Returns and clears the error that the system keeps for the next call, if there is one. Behaves like
     /// [`std::net::TcpStream::take_error`].
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.0.inner.take_error()
     }
 
-    /// Whether small writes are sent at once (`true`) or may wait briefly for more data (`false`, the default). As
-    /// [`std::net::TcpStream::set_nodelay`].
+    /// Whether small writes are sent at once (`true`) or may wait briefly for more data (`false`, the default). Behaves
+    /// like [`std::net::TcpStream::set_nodelay`].
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.0.inner.set_nodelay(nodelay)
     }

@@ -1,4 +1,5 @@
-//! A child program inherits nothing of the loop: it would keep a queue or a socket open.
+//! A child program inherits neither the loop nor a connection that is being made: it would keep a queue or a socket
+//! open.
 //!
 //! One test, because it looks at what the whole process has open.
 

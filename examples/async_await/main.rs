@@ -1,5 +1,5 @@
-//! The book's story once more, with `async` and `await`: ten tasks in one thread connect, ask, and wait for their answers.
-//! Then a task of the same thread is the server, too.
+//! The book's story once more, with `async` and `await`: ten tasks in one thread connect, ask, and wait for their
+//! answers. The story runs twice: first the server is another thread, then it is a task of the same thread.
 //!
 //! Read `executor.rs`, then `net.rs`: together they are a whole runtime. `client.rs` has the tasks. The modules below are those
 //! of the example `delayserver`.

@@ -106,7 +106,8 @@ impl Place {
         Place { token, executor }
     }
 
-    /// Calls `start`, and waits until the reactor has removed the waker in order to call it.
+    /// Calls `start`, and waits for the event. The event has come when the waker is no longer in the map, because the
+    /// reactor removes a waker before it calls it.
     async fn event(&self, is_writable: bool, start: impl Fn() -> io::Result<()>) -> io::Result<()> {
         let mut start = Some(start);
         future::poll_fn(|context| {

@@ -18,8 +18,9 @@ const TAKE_WITHIN: Duration = Duration::from_secs(10);
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// How long the listener pauses after an error, unless a client leaves earlier.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How many clients are accepted, and how often one of them is written to, before others have their turn.
+/// How many clients are accepted before other clients have their turn.
 const ACCEPTS_AT_ONCE: usize = 64;
+/// How often a client is written to before other clients have their turn.
 const WRITES_AT_ONCE: usize = 16;
 
 /// All other tokens belong to clients.

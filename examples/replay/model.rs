@@ -27,7 +27,7 @@ pub struct Step {
     pub words: String,
     /// What the call does here.
     pub says: String,
-    /// Of the guide, with spaces between them.
+    /// The guide's marks for this call, separated by spaces.
     pub marks: &'static str,
     /// What is different after it, and (`None`) what is gone.
     pub changes: BTreeMap<String, Option<Item>>,
@@ -85,7 +85,8 @@ impl<'a> Call<'a> {
         self.at - self.took
     }
 
-    /// The name of the error. That a connection or an operation has only begun is none, and neither is the end of a wait.
+    /// The name of the error, if there is one. That a connection or an operation has begun, or that a timeout has
+    /// expired, is no error.
     fn error(&self) -> Option<&'a str> {
         let receipt = self.result.strip_prefix("1: [EV_ERROR ");
         if let Some(error) = receipt.and_then(|rest| rest.strip_suffix(']')) {
@@ -121,7 +122,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Of each thread, the calls that are still to come, the next one last.
+/// The calls of each thread that are still to come, the next one last.
 type Threads<'a> = BTreeMap<&'a str, Vec<&'a Call<'a>>>;
 
 /// All steps of a trace, or `None` if no line of it is the feature's.
@@ -138,7 +139,7 @@ pub fn replay(trace: &str) -> Option<Vec<Step>> {
     (!threads.is_empty()).then_some(steps)
 }
 
-/// By the first call that only one of them makes.
+/// Recognizes the backend by the first call that no other backend makes.
 pub fn backend(steps: &[Step]) -> &'static str {
     let of = |step: &Step| match step.words.split('(').next()? {
         "epoll_create1" | "epoll_ctl" | "epoll_wait" => Some("epoll"),
@@ -155,12 +156,12 @@ struct Model {
     changes: BTreeMap<String, Option<Item>>,
     /// What is gone after the next step.
     fleeting: Vec<String>,
-    /// How many are known to have been put into a port, so that each has a key of its own.
+    /// How many packets are known to have been queued, so that each has a key of its own.
     packets: usize,
-    /// Of each socket, the bytes read and written.
+    /// The bytes read and written, for each socket.
     bytes: HashMap<String, [u64; 2]>,
-    /// Of each queue and token, when an armed entry was last taken out, or armed anew. A wait that was running then may
-    /// still bring its event.
+    /// For each queue and token, when an armed entry was last removed, or armed again. A wait that was running then may
+    /// still return its event.
     abandoned: HashMap<String, f64>,
     /// Of each socket, the queue that it was first registered with.
     attached: HashMap<String, String>,
@@ -190,7 +191,8 @@ impl Model {
         step
     }
 
-    /// A line is written when its call returns. So what a thread does between two of its lines, the second one tells.
+    /// A line is written when its call returns. So the next line of a thread tells what the thread has been doing since
+    /// its last line.
     fn tell_thread(&mut self, thread: &str, calls: &mut Vec<&Call>, call: &Call) {
         let key = ["thread", "", thread];
         if thread == call.thread {
@@ -229,7 +231,7 @@ impl Model {
         }
     }
 
-    /// Whether it is there, and this is true of it.
+    /// Whether there is an item with this key, and the item fulfils the condition.
     fn is(&self, key: Key, what: impl Fn(&Item) -> bool) -> bool {
         self.state.get(&key.join("|")).is_some_and(what)
     }
@@ -255,7 +257,7 @@ impl Model {
         }
     }
 
-    /// Those that begin so, and of which this is true.
+    /// The keys that begin like this, and whose items fulfil the condition.
     fn keys(&self, begin: &str, is_it: impl Fn(Key, &Item) -> bool) -> Vec<String> {
         let all = self.state.range(begin.to_string()..);
         let all = all.take_while(|(key, _)| key.starts_with(begin));
@@ -347,7 +349,7 @@ impl Model {
         said!("wait" => "{how}: {what}. {entries} {end} now, after the one event that was asked for")
     }
 
-    /// Returns whose it is.
+    /// Returns the token of the event, with its source if that is known.
     fn event(&mut self, wait: &Call, event: &str) -> String {
         if event.ends_with(" waker") {
             return "the wake-up".into();
@@ -462,7 +464,7 @@ impl Model {
         self.set(["packet", port, &name], "in the port", note);
     }
 
-    /// Returns what it tells.
+    /// Returns a description of the packet.
     fn packet(&mut self, port: &str, packet: &str) -> String {
         let (bytes, operation) = packet.split_once(" of ").unwrap_or(("", packet));
         let mut packets = self.keys(&format!("packet|{port}|{operation}|"), |_, _| true);
@@ -535,7 +537,8 @@ impl Model {
         }
     }
 
-    /// What is closed takes its entries along. Operations it only ends: until their packets are taken, they are lent.
+    /// Closing removes the entries of what is closed. But it only cancels operations: they stay lent until their
+    /// packets are dequeued.
     fn close(&mut self, what: &str) -> Said {
         let is_in = |key: Key| key[2] == what || key[1] == what || source(key[2]) == what;
         let is_lent = |it: &Item| it.state == "the kernel's";

@@ -3,8 +3,9 @@
 //! A backend provides three types, and their use in `poll.rs`, `event.rs`, `source.rs`, `stream.rs` and `listener.rs`
 //! holds it to these signatures:
 //!
-//! - [`RawEvent`]: the record that the system writes for an event. `token(&self) -> Token`: the token that was passed
-//!   to `register`; `is_writable(&self) -> bool`: whether `register` asked for `WRITABLE`.
+//! - [`RawEvent`]: an event: on Unix the record that the system writes, on Windows a struct of our own. `token(&self)
+//!   -> Token`: the token that was passed to `register`; `is_writable(&self) -> bool`: whether `register` asked for
+//!   `WRITABLE`.
 //! - [`Source`]: one of `std`'s sockets, `inner`, that knows the selector it belongs to. `From` makes it. For a stream
 //!   it has `read`, `read_vectored`, `shutdown` and `set_nonblocking`. Dropping it cancels its registrations. (The one
 //!   in `unix/mod.rs` calls the selector's `deregister`.)
@@ -99,7 +100,8 @@ pub use unix::Source;
 use std::io::{self, IoSliceMut, Read};
 use std::net;
 
-/// `std` reads a stream into several buffers with `readv`, and on Windows with a blocking `WSARecv`.
+/// `std` reads a stream into several buffers with `readv`, and on Windows with a `WSARecv` without an `OVERLAPPED`,
+/// which blocks if the socket does.
 fn recv_vectored(mut stream: &net::TcpStream, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     traced!(
         stream.read_vectored(bufs),

@@ -141,8 +141,9 @@ pub const INFINITE: u32 = u32::MAX;
 pub const WAIT_TIMEOUT: c_int = 258;
 /// The receive has started.
 pub const WSA_IO_PENDING: c_int = 997;
-/// There is not enough memory for another receive. (Windows has two codes.)
+/// There is not enough memory for another receive.
 pub const WSAENOBUFS: c_int = 10055;
+/// From an overlapped `WSARecv`: too many are in flight. From `connect`: the connection is being made.
 pub const WSAEWOULDBLOCK: c_int = 10035;
 /// We have shut down reading.
 pub const WSAESHUTDOWN: c_int = 10058;

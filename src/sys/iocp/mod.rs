@@ -12,8 +12,8 @@
 //!
 //! Writing does not work in this way, because a write that is lent to the kernel would have to outlive the stream, or
 //! lose bytes. So we ask AFD, the driver below the sockets, whether there is room. This question is an operation, too,
-//! and its end is the answer. mio and wepoll also ask AFD about reading. That needs no buffer, but it hides the lesson:
-//! what is lent to the kernel belongs to the kernel until the packet of the operation.
+//! and its end is the answer. mio and wepoll also ask AFD about reading. That needs no buffer, but a buffer shows the
+//! rule best: what is lent to the kernel belongs to the kernel until the packet of the operation is dequeued.
 //!
 //! This file has the port, `operation.rs` what is lent and when, `tcp.rs` the sources, `afd.rs` the question to AFD,
 //! and `socket.rs` the sockets that we create ourselves. The guide's chapter 4b explains the backend step by step. All

@@ -20,7 +20,7 @@ pub struct kevent {
     pub data: data_t,
     /// The kernel returns it unchanged.
     pub udata: *mut c_void,
-    /// Exists on FreeBSD only, since version 12.
+    /// On FreeBSD since version 12. (Newer NetBSDs have it too, but not in the struct of `__kevent50`, which we call.)
     #[cfg(target_os = "freebsd")]
     pub ext: [u64; 4],
 }

@@ -1,8 +1,8 @@
 //! macOS, iOS and the BSDs: kqueue, a *readiness* queue.
 //!
 //! Like epoll, a kqueue has a list of what we are interested in and a list of what is ready. But one call, `kevent`,
-//! edits the first list and returns what is in the second. And the lists hold no descriptors, but *knotes*: a number,
-//! usually a descriptor, together with a *filter*, which says what to watch for.
+//! edits the first list and returns what is in the second. An entry of these lists is a *knote*: a number, usually a
+//! descriptor, together with a *filter*, which says what to watch for.
 //! <https://man.freebsd.org/cgi/man.cgi?query=kqueue&sektion=2>
 
 #[cfg_attr(feature = "trace", path = "traced.rs")]
@@ -45,9 +45,9 @@ impl Selector {
 
     /// Reading and writing are two filters, and so two knotes, each with its own one-shot and its own token.
     ///
-    /// The kernel deletes a one-shot knote when it returns its event, so each registration adds the knote again. If the
-    /// knote is still there, adding it replaces its token. (An event that has already fired is kept, so it may refer to
-    /// data that has since been read.)
+    /// When the kernel returns the event of a one-shot knote, it deletes the knote, so each registration adds the knote
+    /// again. If the knote is still there, adding it replaces its token. (An event that has already fired is kept, so
+    /// it may refer to data that has since been read.)
     pub fn register<S: AsFd>(
         &self,
         source: &Source<S>,

@@ -128,7 +128,7 @@ pub(super) fn failed_wait(call: &'static str) -> io::Result<()> {
     }
 }
 
-/// Wakes the waiting thread by making the descriptor it watches readable.
+/// Wakes the waiting thread: it watches a descriptor that this write makes readable.
 #[allow(dead_code)] // kqueues with `EVFILT_USER` do not need it
 pub(super) fn write(mut waker: impl Write + AsFd, bytes: &[u8]) -> io::Result<()> {
     let result = traced!(
