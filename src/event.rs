@@ -20,9 +20,9 @@ impl Interests {
     /// will not block. A [`Connecting`](crate::Connecting) is never readable.
     pub const READABLE: Interests = Interests(0b01);
 
-    /// A write of at least one byte will not block, or it will fail at once because the connection is broken. Room
-    /// says nothing about what the peer has received. For a [`Connecting`](crate::Connecting): connecting has succeeded
-    /// or failed. A listener is never writable.
+    /// A write of at least one byte will not block, or it will fail at once because the connection is broken. Room in
+    /// the send buffer says nothing about what the peer has received. For a [`Connecting`](crate::Connecting):
+    /// connecting has succeeded or failed. A listener is never writable.
     ///
     /// There is nearly always room. So write first, and wait only when a write has returned
     /// [`WouldBlock`](std::io::ErrorKind::WouldBlock).

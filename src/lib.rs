@@ -86,8 +86,9 @@
 //! ```
 //!
 //! The lines are in the order of their times: each is written after its call has returned (before the call, if it is a
-//! `close`). The answer has 111 bytes and takes four calls, because `read_to_end` reads as much as its vector has room
-//! for: 32 bytes at first, and the vector doubles each time it is full.
+//! `close`). Three calls read the 111 bytes of the answer, because `read_to_end` reads as much as its vector has room
+//! for: 32 bytes at first, and the vector doubles each time it is full. The fourth call returns 0, the end of the
+//! stream.
 //!
 //! `examples/replay` turns these lines into a page on which you step through the run. After each call, the page shows the
 //! content of the queue, what each thread does, and who owns which memory.

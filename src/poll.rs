@@ -111,8 +111,8 @@ impl Poll {
             if !events.is_empty() {
                 return Ok(events.len());
             }
-            // [clock] Either the timeout has expired, or a signal or a coarse clock has ended the wait early. In the
-            // second case, wait again for the remaining time.
+            // [clock] Either the timeout has expired, or the wait has ended early: because of a signal, a coarse clock,
+            // or a source that was dropped in the meantime. Then wait again for the remaining time.
             if let (Some(timeout_ms), Some(started)) = (timeout_ms, started) {
                 left_ms = Some(remaining_ms(timeout_ms, started));
             }
@@ -172,7 +172,8 @@ impl Closing {
     }
 }
 
-/// The way into a [`Poll`] from any thread. (The book's word for it; mio calls it `Registry`.)
+/// A handle with which any thread can register sources with a [`Poll`], or close it. (The name is the book's; mio calls
+/// it `Registry`.)
 #[derive(Clone)]
 pub struct Registrator {
     selector: Arc<Selector>,
@@ -185,14 +186,14 @@ impl Registrator {
     ///
     /// | source | `READABLE` | `WRITABLE` |
     /// | --- | --- | --- |
-    /// | [`TcpStream`](crate::TcpStream) | a read will not block | a write of at least one byte will not block, or it
-    /// will fail at once |
+    /// | [`TcpStream`](crate::TcpStream) | a read will not block | a write will not block, or will fail at once |
     /// | [`TcpListener`](crate::TcpListener) | `accept` will not block | an error |
     /// | [`Connecting`](crate::Connecting) | an error | connecting has succeeded or failed |
     ///
-    /// After the event there is no other in that direction until the source is registered again. Do so when a read, a
-    /// write or an `accept` has returned [`WouldBlock`](ErrorKind::WouldBlock). Registering again before the event
-    /// replaces the token; there is still only one event.
+    /// After the event there is no other in that direction until the source is registered again. Register when you want
+    /// the next event, for example when a read, a write or an `accept` has returned
+    /// [`WouldBlock`](ErrorKind::WouldBlock). Registering again before the event replaces the token; there is still
+    /// only one event.
     ///
     /// The two directions are independent. A stream may be registered for both, with two tokens or with one, and each
     /// registration has its event; neither replaces, delays, silences or renews the other.

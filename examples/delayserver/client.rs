@@ -1,7 +1,7 @@
 //! The client, built as in the book: the reactor waits for events on its own thread and sends their tokens through a
 //! channel; the main thread registers requests, and handles the tokens in the order in which they arrive.
 //!
-//! `wait_log`, `registered_at`, `read_at` and `ended_at` only record times, for the timeline at the end.
+//! `wait_log`, and the fields whose names end in `_at`, record times, for the timeline at the end.
 
 use crate::http;
 use crate::record::{Outcome, Query, Record, Wait, WaitLog};
@@ -45,7 +45,7 @@ impl Reactor {
                 for event in &events {
                     let event_token = event.id();
                     if evt_sender.send(event_token).is_err() {
-                        break; // the receiver was dropped, and the loop will be closed soon
+                        break; // the receiver was dropped: `fetch` has failed, and the program ends
                     }
                 }
             }
@@ -79,8 +79,8 @@ impl Reactor {
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Connects for all requests at once, sends them, and waits for all answers at once. If a request fails, its error is
-/// its outcome, and the others continue. `Err` means that all of them have failed. A connection may take as long as
-/// `timeout`, and an answer as long as its delay plus `timeout`.
+/// its outcome, and the others continue. `Err` means that no request was sent, or that the reactor has failed. A
+/// connection may take as long as `timeout`, and an answer as long as its delay plus `timeout`.
 pub fn fetch(
     addr: &str,
     queries: Arc<[Query]>,
@@ -116,7 +116,7 @@ pub fn fetch(
     }
 }
 
-/// Shared with the thread that resolves the name of the server, if it has one.
+/// Shared with the thread that resolves the name, if the server was given by name.
 struct Client {
     addr: String,
     queries: Arc<[Query]>,

@@ -1,7 +1,7 @@
 //! One folder for each operating system's event queue, and the one place that chooses among them.
 //!
-//! A backend provides three types, and their use in `poll.rs`, `event.rs`, `source.rs`, `stream.rs` and `listener.rs`
-//! holds it to these signatures:
+//! A backend provides three types. `poll.rs`, `event.rs`, `source.rs`, `stream.rs` and `listener.rs` use them, so the
+//! compiler checks these signatures:
 //!
 //! - [`RawEvent`]: an event: on Unix the record that the system writes, on Windows a struct of our own. `token(&self)
 //!   -> Token`: the token that was passed to `register`; `is_writable(&self) -> bool`: whether `register` asked for
@@ -101,7 +101,7 @@ use std::io::{self, IoSliceMut, Read};
 use std::net;
 
 /// `std` reads a stream into several buffers with `readv`, and on Windows with a `WSARecv` without an `OVERLAPPED`,
-/// which blocks if the socket does.
+/// which lends nothing and blocks if the socket does.
 fn recv_vectored(mut stream: &net::TcpStream, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     traced!(
         stream.read_vectored(bufs),

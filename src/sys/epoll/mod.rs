@@ -39,7 +39,8 @@ pub struct Selector {
 }
 
 /// What a source remembers for `readers` and for `writers`: the address of the selector if the source has an entry
-/// there, or 0.
+/// there, or 0. (As long as the source exists, no other selector gets this address, because the `Weak` in the source
+/// keeps the memory allocated.)
 pub type Entries = [AtomicUsize; 2];
 
 /// `EPOLLIN`: there is data to read, or the end of the stream. (So `EPOLLRDHUP`, "the peer will send no more", would
@@ -119,7 +120,8 @@ impl Selector {
         events.swap_remove(at);
         let readers = events.len();
         let result = epoll_wait(&self.writers, events, 0);
-        // If there is no room, the kernel reports an error without `EPOLLOUT`.
+        // If a stream's send buffer is full, the kernel reports an error of the stream without `EPOLLOUT`, the bit by
+        // which `is_writable` recognizes an event of `writers`.
         let came = events[readers..].iter_mut();
         came.for_each(|event| event.0.events |= EPOLLOUT);
         match result {
@@ -185,9 +187,9 @@ fn epoll_ctl(epfd: &OwnedFd, op: c_int, fd: BorrowedFd<'_>, mut event: RawEvent)
     check("epoll_ctl", result)
 }
 
-/// Appends events. There must be room for at least one.
+/// Appends events. Without room for one, the kernel returns `EINVAL`.
 fn epoll_wait(epoll: &OwnedFd, events: &mut Vec<Event>, timeout: c_int) -> io::Result<()> {
-    // [capacity] (The kernel refuses a capacity of 0.)
+    // [capacity]
     let room = events.spare_capacity_mut();
     let (place, capacity) = (room.as_mut_ptr().cast(), room.len() as c_int);
     // SAFETY: there is room for `capacity` events at `place`, an `Event` has the kernel's layout, and we alone have

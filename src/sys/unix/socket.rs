@@ -15,7 +15,8 @@ pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     Ok(TcpStream::from(socket).into())
 }
 
-/// Apple's `socket` has no flags. So for a moment, a child program that another thread starts inherits the socket.
+/// Apple's `socket` has no flags. So a child program that another thread starts between `socket` and `fcntl` inherits
+/// the socket.
 #[cfg(any(target_os = "macos", target_os = "ios"))]
 pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
     // SAFETY: no pointer is passed, and a new descriptor has no owner.
