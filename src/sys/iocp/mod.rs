@@ -183,19 +183,13 @@ impl Drop for Selector {
     fn drop(&mut self) {
         let lent: Vec<_> = lock(&self.operations).values().cloned().collect();
         lent.iter().for_each(|operation| operation.cancel());
-        let mut packets = Vec::with_capacity(MAX_PACKETS);
         // [drain]
         while !lock(&self.operations).is_empty() {
-            let result = get_packets(&self.port, &mut packets, DRAIN_MS);
-            if result.is_err() || packets.is_empty() {
+            if !matches!(self.dequeue(lock(&self.inbox), DRAIN_MS), Ok((_, 1..))) {
                 // A leak is better than waiting for ever, or freeing memory that the kernel may still write to.
                 let operations = mem::take(&mut *lock(&self.operations));
                 operations.values().for_each(|it| it.give_up());
                 mem::forget(operations);
-                break;
-            }
-            for packet in packets.drain(..) {
-                self.on_packet(packet);
             }
         }
         traced_close!(ffi::Port(self.port.as_raw_handle().addr()));
