@@ -41,8 +41,9 @@ impl Poll {
     /// `EV_RECEIPT`: macOS has had this flag since 10.5 and FreeBSD since 8.1, while NetBSD and DragonFly
     /// [still lacked it at the end of 2015](https://github.com/facebookarchive/fb-adb/issues/38).
     ///
-    /// An error of the system says which call failed, here and in all other functions of `Poll` and [`Registrator`].
-    /// Its number is therefore not in the error itself, but in the error's source:
+    /// An error of the system says which call failed, here, in all other functions of `Poll` and [`Registrator`], and
+    /// in [`start_connect`](crate::TcpStream::start_connect). Its number is therefore not in the error itself, but in
+    /// the error's source:
     ///
     /// ```
     /// fn os_error(error: &std::io::Error) -> Option<i32> {
@@ -112,7 +113,7 @@ impl Poll {
                 return Ok(events.len());
             }
             // [clock] Either the timeout has expired, or the wait has ended early: because of a signal, a coarse clock,
-            // or a source that was dropped in the meantime. Then wait again for the remaining time.
+            // or a source that was dropped or is no longer ready. Then wait again for the remaining time.
             if let (Some(timeout_ms), Some(started)) = (timeout_ms, started) {
                 left_ms = Some(remaining_ms(timeout_ms, started));
             }

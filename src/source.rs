@@ -14,10 +14,13 @@ use std::ops::Deref;
 /// use minimio::{Interests, Poll, TcpListener, TcpStream};
 /// use std::sync::Arc;
 ///
-/// let listener = TcpListener::bind("127.0.0.1:0")?; let stream =
-/// Arc::new(TcpStream::connect(listener.local_addr()?)?); let poll = Poll::new()?; let registrator =
-/// poll.registrator(); registrator.register(&listener, 1, Interests::READABLE)?; registrator.register(&stream, 2,
-/// Interests::READABLE)?; registrator.register(&stream, 3, Interests::WRITABLE)?; // the other direction as well
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let stream = Arc::new(TcpStream::connect(listener.local_addr()?)?);
+/// let poll = Poll::new()?;
+/// let registrator = poll.registrator();
+/// registrator.register(&listener, 1, Interests::READABLE)?;
+/// registrator.register(&stream, 2, Interests::READABLE)?;
+/// registrator.register(&stream, 3, Interests::WRITABLE)?; // the other direction as well
 /// # std::io::Result::Ok(())
 /// ```
 pub trait Source: sealed::Source {}

@@ -21,9 +21,10 @@ use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 /// registrations: no `poll` that begins afterwards returns an event of this stream, even if a duplicate of its
 /// descriptor is still open. Bytes that a write has accepted are still sent.
 ///
-/// After a reset, the first read or write returns [`ConnectionReset`](io::ErrorKind::ConnectionReset), on every system;
-/// later writes return [`BrokenPipe`](io::ErrorKind::BrokenPipe), or the same again. (If the peer had sent the end of
-/// its stream before the reset, Linux says `BrokenPipe` from the beginning.)
+/// After a reset, the first read or write returns [`ConnectionReset`](io::ErrorKind::ConnectionReset), on every system
+/// (on Linux, a read first returns the bytes that had arrived before); later writes return
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe), or the same again. (If the peer had sent the end of its stream before the
+/// reset, a write on Linux returns `BrokenPipe` from the beginning, and a read returns 0.)
 ///
 /// # Platform differences
 ///
@@ -80,7 +81,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// Those of the system. If the peer is on the same machine, a BSD may return `ConnectionRefused` here already.
+    /// Those of the system; the error's number is in its source, as with [`Poll::new`](crate::Poll::new). If the peer
+    /// is on the same machine, a BSD may return `ConnectionRefused` here already.
     ///
     /// # Examples
     ///

@@ -38,9 +38,10 @@ pub struct Selector {
     me: Weak<Selector>,
 }
 
-/// What a source remembers for `readers` and for `writers`: the address of the selector if the source has an entry
-/// there, or 0. (As long as the source exists, no other selector gets this address, because the `Weak` in the source
-/// keeps the memory allocated.)
+/// What a source remembers of its entries in `readers` and in `writers`: the address of the selector if there is an
+/// entry, or 0. So one comparison tells whether the source belongs to this selector, and whether its entry must be
+/// modified or added. (As long as the source exists, no other selector gets this address, because the `Weak` in the
+/// source keeps the memory allocated.)
 pub type Entries = [AtomicUsize; 2];
 
 /// `EPOLLIN`: there is data to read, or the end of the stream. (So `EPOLLRDHUP`, "the peer will send no more", would
@@ -61,8 +62,9 @@ const WAKER: u64 = u64::from_le_bytes(*b"wake-up!");
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let (readers, writers, waker) = (epoll_create1()?, epoll_create1()?, eventfd()?); // [queue]
-        // Neither entry is one-shot, and `select` looks at neither token, so no token is reserved. The waker is never
-        // read: after `wake` has written to it, it stays ready for every wait.
+        // Neither entry is one-shot, and `select` looks at neither token, so no token is reserved. (`writers` is
+        // recognized by its `EPOLLRDNORM`.) The waker is never read: after `wake` has written to it, it stays ready for
+        // every wait.
         let data = WAKER;
         let event = |events| RawEvent { events, data };
         epoll_ctl(&readers, EPOLL_CTL_ADD, waker.as_fd(), event(EPOLLIN))?;
@@ -120,13 +122,15 @@ impl Selector {
         events.swap_remove(at);
         let readers = events.len();
         let result = epoll_wait(&self.writers, events, 0);
-        // If a stream's send buffer is full, the kernel reports an error of the stream without `EPOLLOUT`, the bit by
-        // which `is_writable` recognizes an event of `writers`.
+        // The kernel reports a reset with `EPOLLOUT`. But an entry in the socket's error queue (because of
+        // `SO_TIMESTAMPING`, for example) it reports as `EPOLLERR` alone if there is no room. So we set `EPOLLOUT`, the
+        // bit by which `is_writable` recognizes an event of `writers`.
         let came = events[readers..].iter_mut();
         came.for_each(|event| event.0.events |= EPOLLOUT);
         match result {
             Err(error) if events.is_empty() => Err(error),
-            // The writer was dropped in the meantime. The report may have taken the place of a ready reader.
+            // The stream that was ready was dropped in the meantime, or another thread has filled its buffer. The
+            // report of `writers` may have used the last room in `events`, so look again, without sleeping.
             Ok(()) if events.is_empty() => self.select(events, Some(0)),
             _ => Ok(()), // the other events must be returned: the kernel will not report them again
         }

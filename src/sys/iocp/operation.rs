@@ -26,9 +26,9 @@
 //! A repeated `register` replaces the token. What waits for anything but reading a stream lends a question to AFD
 //! instead: the same phases, without unread data and without `Deferred`.
 //!
-//! Not in the table: if `WSARecv` fails at once, its error is unread, and the phase becomes `Posted`. So it does if
-//! reading was shut down while `Deferred`, and the last read returns. Dropping the source in another phase than `Lent`
-//! makes no call.
+//! Not in the table: if `WSARecv` fails at once, its error is unread, and the phase becomes `Posted`. The phase also
+//! becomes `Posted` when the last read of the socket itself returns after reading was shut down during `Deferred`.
+//! Dropping the source in another phase than `Lent` makes no call.
 //!
 //! While `Lent`, the kernel may write to the `OVERLAPPED` and to what is lent with it, even after the source was
 //! dropped. So there are two references to an [`Operation`]: the source's, and one in the selector on the kernel's

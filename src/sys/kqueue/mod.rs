@@ -27,7 +27,7 @@ pub struct Selector {
     me: Weak<Selector>,
 }
 
-/// A selector remembers nothing of a source: the kernel finds a knote by its descriptor and filter.
+/// A source remembers nothing of its knotes: the kernel finds a knote by its descriptor and filter.
 pub type Entries = ();
 
 impl Selector {

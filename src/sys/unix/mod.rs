@@ -19,7 +19,7 @@ use std::sync::{OnceLock, Weak};
 pub struct Source<S: AsFd> {
     pub inner: S,
     selector: OnceLock<Weak<Selector>>,
-    /// What the selector remembers about the source.
+    /// What the source remembers of its entries in the selector's queue.
     #[allow(dead_code)] // a kqueue has nothing to remember
     pub(super) entries: Entries,
 }
