@@ -21,10 +21,11 @@ use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 /// registrations: no `poll` that begins afterwards returns an event of this stream, even if a duplicate of its
 /// descriptor is still open. Bytes that a write has accepted are still sent.
 ///
-/// After a reset, the first read or write returns [`ConnectionReset`](io::ErrorKind::ConnectionReset), on every system
-/// (on Linux, a read first returns the bytes that had arrived before); later writes return
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe), or the same again. (If the peer had sent the end of its stream before the
-/// reset, a write on Linux returns `BrokenPipe` from the beginning, and a read returns 0.)
+/// After a reset, the first write returns [`ConnectionReset`](io::ErrorKind::ConnectionReset), on every system. So does
+/// the first read, if no earlier call has returned the error; but bytes that had arrived before the reset may be read
+/// first. Later writes return [`BrokenPipe`](io::ErrorKind::BrokenPipe), or the same again. (If the peer had sent the
+/// end of its stream before the reset, then on Linux a write returns `BrokenPipe` from the beginning, and a read
+/// returns 0.)
 ///
 /// # Platform differences
 ///

@@ -214,8 +214,7 @@ fn a_reset_that_came_before_is_an_event_and_an_error() {
     event_loop.register(&stream, 1);
     event_loop.expect(&[1]);
     match stream.read(&mut [0; 8]) {
-        // Wine loses a reset that arrives while no receive is in flight, and then reports the end of the stream, even
-        // to
+        // Wine loses a reset that arrives while no receive is in flight. Then it reports the end of the stream, even to
         // `std`.
         Ok(n) => assert!(cfg!(windows) && n == 0, "{n} bytes"),
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),

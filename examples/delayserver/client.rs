@@ -45,7 +45,9 @@ impl Reactor {
                 for event in &events {
                     let event_token = event.id();
                     if evt_sender.send(event_token).is_err() {
-                        break; // the receiver was dropped: `fetch` has failed, and the program ends
+                        // The receiver was dropped, because `fetch` has failed. The thread continues to poll until the
+                        // program ends, which is soon.
+                        break;
                     }
                 }
             }
@@ -79,8 +81,9 @@ impl Reactor {
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Connects for all requests at once, sends them, and waits for all answers at once. If a request fails, its error is
-/// its outcome, and the others continue. `Err` means that no request was sent, or that the reactor has failed. A
-/// connection may take as long as `timeout`, and an answer as long as its delay plus `timeout`.
+/// its outcome, and the others continue. `Err` means that no request was sent, or that the reactor has failed.
+/// Resolving the name may take as long as `timeout`, and so may each attempt to connect to one of its addresses. An
+/// answer may take as long as its delay plus `timeout`.
 pub fn fetch(
     addr: &str,
     queries: Arc<[Query]>,

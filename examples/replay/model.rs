@@ -273,7 +273,9 @@ impl Model {
         };
         match call.name {
             "epoll_create1" | "kqueue" => self.make_queue(call.result),
-            "eventfd" => said!("queue" => "makes {}, to wake a thread by", call.result),
+            "eventfd" => {
+                said!("queue" => "makes {}, with which a thread can wake the loop", call.result)
+            }
             "epoll_wait" | "kevent" if call.is_wait() => self.wait(call),
             "kevent" if call.words.contains("NOTE_TRIGGER") => self.wake(queue, source),
             "write" => {
@@ -290,7 +292,7 @@ impl Model {
             }
             "epoll_ctl" | "kevent" => {
                 self.set(["entry", queue, source], "stays armed", last);
-                said!("queue" => "has {queue} watch {source} ({last}), and not only once")
+                said!("queue" => "adds {source} ({last}) to {queue}, and its entry stays armed after an event")
             }
             _ => None,
         }
@@ -344,9 +346,14 @@ impl Model {
         if !call.result.contains("token ") {
             return said!("wait" => "{how}: {what}");
         }
-        let entries = either(names.len() == 1, "Its entry is", "Their entries are");
+        let tokens = names.iter().filter(|it| it.starts_with("token")).count();
+        let entries = either(
+            tokens == 1,
+            "The entry of the token is",
+            "The entries of the tokens are",
+        );
         let end = either(call.name == "kevent", "gone", "disabled");
-        said!("wait" => "{how}: {what}. {entries} {end} now, after the one event that was asked for")
+        said!("wait" => "{how}: {what}. {entries} {end} now, because one event was asked for")
     }
 
     /// Returns the token of the event, with its source if that is known.
@@ -409,7 +416,7 @@ impl Model {
             "CreateIoCompletionPort" if what.starts_with("socket") => {
                 self.open(what);
                 self.attached.insert(what.into(), with.into());
-                said!("first" => "attaches {what} to {with}, which is told what ends on it")
+                said!("first" => "attaches {what} to {with}, where the packets of its operations will come")
             }
             "CreateIoCompletionPort" => self.make_queue(result),
             "WSARecv" if operation.starts_with("operation") => {
@@ -427,7 +434,7 @@ impl Model {
                 said!("wait" => "{}: {}", waited(call), list(&names))
             }
             "WSAGetOverlappedResult" => {
-                said!("return" => "asks what came of {operation}: {result}")
+                said!("return" => "asks for the result of {operation}: {result}")
             }
             "CancelIoEx" => {
                 said!("take-back" => "asks to end {operation}: until its packet comes, it stays lent")
@@ -496,7 +503,7 @@ impl Model {
             "connect" => {
                 let state = either(result == "0", "connected", "connecting");
                 self.set(["socket", "", socket], state, "");
-                said!("" => "has {socket} connect to {}, and does not wait for it", call.arg(1))
+                said!("" => "starts to connect {socket} to {}, and does not wait for the end", call.arg(1))
             }
             "accept" => {
                 self.set(["socket", "", socket], "listens", "");
@@ -533,7 +540,7 @@ impl Model {
         match (direction, result) {
             (0, "0") => said!("read" => "reads the end of the stream from {socket}"),
             (0, _) => said!("read" => "reads {result} bytes from {socket}"),
-            _ => said!("" => "gives {result} bytes away, to be sent by {socket}"),
+            _ => said!("" => "copies {result} bytes into the send buffer of {socket}"),
         }
     }
 

@@ -38,7 +38,7 @@ pub fn by_runner(program: OsString) -> Command {
     command
 }
 
-/// What this test of the running program says, by a program of its own, for a standard error of its own.
+/// Runs one test of this program in a new process, and returns what the process writes to its standard error.
 pub fn standard_error_of(test: &str) -> String {
     let program = env::args_os().next().expect("the program's own name");
     let output = by_runner(program)

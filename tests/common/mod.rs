@@ -68,9 +68,9 @@ const PERIOD: usize = 251;
 /// The largest `len` of `bytes_at`.
 pub const MAX_BYTES: usize = 64 << 10;
 
-/// Returns an address at which no program listens, and the connection that keeps it in use, because it was accepted there.
-/// (The system could give a free address to another test's listener. It could also give the address of a client to a second
-/// client: Linux then connects that client to itself.)
+/// Returns an address at which no program listens, and both ends of a connection. The connection was accepted at this
+/// address, and keeps the address in use. (The system could give a free address to another test's listener. It could
+/// also give the address of a client to a second client: Linux then connects that client to itself.)
 pub fn nobody() -> ([net::TcpStream; 2], SocketAddr) {
     let (listener, addr) = listen();
     let client = net::TcpStream::connect(addr).expect("connect");

@@ -114,7 +114,7 @@ mod unix {
         assert_eq!(result, 0, "listen");
     }
 
-    /// Makes closing the stream a reset, after which neither side keeps the connection in `TIME_WAIT`.
+    /// Closing the stream now resets the connection, and neither side keeps it in `TIME_WAIT`.
     pub fn reset_when_closed(stream: &impl AsFd) {
         let (onoff, linger) = (1, 0);
         set_option(stream, SO_LINGER, &Linger { onoff, linger });
@@ -287,7 +287,7 @@ mod windows {
         assert_eq!(unsafe { listen(socket, backlog) }, 0, "listen");
     }
 
-    /// Makes closing the stream a reset, after which neither side keeps the connection in `TIME_WAIT`.
+    /// Closing the stream now resets the connection, and neither side keeps it in `TIME_WAIT`.
     pub fn reset_when_closed(stream: &impl AsSocket) {
         let linger: Linger = [1, 0];
         set_option(stream, SO_LINGER, &linger);

@@ -3,7 +3,8 @@
 use std::{env, fs};
 
 /// Returns the seeds to run: only `MINIMIO_MODEL_SEED` if that variable is set, otherwise the first
-/// `MINIMIO_MODEL_SEQUENCES / for_each` (default: `500 / for_each`), because a test may be slower than the model.
+/// `MINIMIO_MODEL_SEQUENCES / for_each` (default: `500 / for_each`). A test that is slower than the model passes a
+/// larger `for_each`, and so runs fewer seeds.
 ///
 /// Each seed is written to the file `name` in `target/tmp` before it runs, because a crashed or hanging test cannot
 /// print it.

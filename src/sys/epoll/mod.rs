@@ -45,7 +45,8 @@ pub struct Selector {
 pub type Entries = [AtomicUsize; 2];
 
 /// `EPOLLIN`: there is data to read, or the end of the stream. (So `EPOLLRDHUP`, "the peer will send no more", would
-/// add nothing.) Errors are always reported. `EPOLLONESHOT`: report once, then disable the entry until it is modified.
+/// add nothing.) Errors and hang-ups are always reported. `EPOLLONESHOT`: report once, then disable the entry until it
+/// is modified.
 const READABLE_ONCE: u32 = EPOLLIN | EPOLLONESHOT;
 
 /// `EPOLLOUT`: there is room in the send buffer, or the connection is broken.

@@ -42,7 +42,8 @@ pub unsafe fn ask(
             Status: 0,
         }],
     };
-    // An `OVERLAPPED` begins with an `IO_STATUS_BLOCK`, and the packet will contain its address.
+    // An `OVERLAPPED` begins with an `IO_STATUS_BLOCK`. The packet's `lpOverlapped` will be the argument `ApcContext`,
+    // so we pass the address of the `OVERLAPPED` there, as Win32's own functions do.
     let (status, packet) = (overlapped.cast(), overlapped.cast());
     let (info, len) = (place.cast(), size_of_val(&question) as u32);
     // SAFETY: as the caller promises.

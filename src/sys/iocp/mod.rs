@@ -227,8 +227,9 @@ fn associate_with_port(socket: RawSocket, port: &OwnedHandle) -> io::Result<()> 
 
 fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Result<ffi::HANDLE> {
     // The last argument only matters when the port is created: the number of threads that may run at once after they
-    // have dequeued packets. The default is the number of processors. With it, a busy thread could keep another one
-    // asleep. SAFETY: we pass numbers, and no pointer.
+    // have dequeued packets. The default is the number of processors. With this default, a busy thread could keep
+    // another one asleep.
+    // SAFETY: we pass numbers, and no pointer.
     match unsafe { ffi::CreateIoCompletionPort(handle, port, 0, i32::MAX as u32) } {
         port if port.is_null() => Err(failed("CreateIoCompletionPort")),
         port => Ok(port),

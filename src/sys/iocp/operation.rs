@@ -23,12 +23,14 @@
 //! | `Ended` | `select`, after the same, while a thread reads the socket itself | `Deferred` | | no |
 //! | `Ended` | `select`, after the source was dropped | `Idle` | | no |
 //!
-//! A repeated `register` replaces the token. What waits for anything but reading a stream lends a question to AFD
-//! instead: the same phases, without unread data and without `Deferred`.
+//! A repeated `register` replaces the token. An operation that does not wait to read a stream lends a question to AFD,
+//! and not a buffer. It has the same phases, but no unread data and no `Deferred`.
 //!
-//! Not in the table: if `WSARecv` fails at once, its error is unread, and the phase becomes `Posted`. The phase also
-//! becomes `Posted` when the last read of the socket itself returns after reading was shut down during `Deferred`.
-//! Dropping the source in another phase than `Lent` makes no call.
+//! Not in the table: if `WSARecv` fails at once, its error becomes unread, and the next phase is `Posted`. (But if the
+//! system has no memory for the receive, `register` returns the error, and the next phase is `Idle`.) If reading is
+//! shut down during `Deferred`, the next phase is `Posted` as well, when the last read returns or at the next
+//! `register`. If the source is dropped in another phase than `Lent`, no call is made, and none is made when the packet
+//! of a dropped source is dequeued.
 //!
 //! While `Lent`, the kernel may write to the `OVERLAPPED` and to what is lent with it, even after the source was
 //! dropped. So there are two references to an [`Operation`]: the source's, and one in the selector on the kernel's

@@ -119,7 +119,8 @@ pub(super) fn check(call: &'static str, result: c_int) -> io::Result<()> {
 }
 
 /// The result of a wait that returned -1. If a signal handler has interrupted the wait, the result is `Ok` without
-/// events, and `Poll::poll` waits again. The error number is checked first, because naming the call allocates.
+/// events, and `Poll::poll` waits again. The error number is checked before `failed_with` adds the name of the call,
+/// because that allocates.
 #[cold]
 pub(super) fn failed_wait(call: &'static str) -> io::Result<()> {
     match io::Error::last_os_error() {
@@ -128,7 +129,7 @@ pub(super) fn failed_wait(call: &'static str) -> io::Result<()> {
     }
 }
 
-/// Wakes the waiting thread: it watches a descriptor that this write makes readable.
+/// Wakes the waiting thread, because the thread's queue watches a descriptor that this write makes readable.
 #[allow(dead_code)] // kqueues with `EVFILT_USER` do not need it
 pub(super) fn write(mut waker: impl Write + AsFd, bytes: &[u8]) -> io::Result<()> {
     let result = traced!(
