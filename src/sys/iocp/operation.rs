@@ -258,7 +258,18 @@ impl Operation {
 
     /// Cancels the operation if it is in flight. Call before closing the port, and when the direction was shut down.
     pub fn cancel(&self) {
+        self.cancel_locked(&mut lock(&self.state));
+    }
+
+    /// Cancels the operation permanently: it will make no event. Call before closing the socket. All this happens under
+    /// one lock, because otherwise a `select` could find the cancelled operation in between, and make an event of it.
+    pub fn retire(&self) {
         let mut state = lock(&self.state);
+        self.cancel_locked(&mut state);
+        state.is_dropped = true;
+    }
+
+    fn cancel_locked(&self, state: &mut State) {
         if state.phase == Phase::Lent && !state.is_dropped {
             // Closing the socket would cancel it too, but then Windows resets the connection:
             // <https://github.com/libuv/libuv/pull/3036>
@@ -267,12 +278,6 @@ impl Operation {
             unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
         }
         state.is_cancelled = true;
-    }
-
-    /// Cancels the operation permanently: it will make no event. Call before closing the socket.
-    pub fn retire(&self) {
-        self.cancel();
-        lock(&self.state).is_dropped = true;
     }
 
     /// Call when the loop is gone and the operation could not be cancelled. The stream loses what the operation still
