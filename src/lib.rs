@@ -46,7 +46,7 @@
 //! - A listener is readable when [`accept`](TcpListener::accept) will not block now. It is never writable.
 //! - [`start_connect`](TcpStream::start_connect) returns at once. The connection is writable when connecting has
 //!   succeeded or failed, and [`finish`](Connecting::finish) then returns the stream, or the reason why there is none.
-//!   Before that it is never readable.
+//!   Until `finish` it is never readable.
 //! - [`poll`](Poll::poll) returns with events, or after the timeout and not a moment earlier. Signals do not end it.
 //! - [`close_loop`](Registrator::close_loop) ends a running `poll` at once, from any thread. From then on `register`,
 //!   `poll` and `close_loop` return [`Interrupted`](std::io::ErrorKind::Interrupted).

@@ -14,9 +14,9 @@ pub fn failed_with(call: &'static str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), FailedCall { call, error })
 }
 
-/// The same, for an error number.
+/// The same, for an error number that the caller has already.
 #[cold]
-#[allow(dead_code)] // epoll reports none
+#[allow(dead_code)] // epoll leaves every number in `errno`
 pub fn failed_with_code(call: &'static str, code: i32) -> io::Error {
     failed_with(call, io::Error::from_raw_os_error(code))
 }
