@@ -345,6 +345,16 @@ fn a_packet_of_other_software_does_not_end_a_receive() {
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
 }
 
+/// The same for a question.
+#[test]
+fn a_packet_of_other_software_does_not_end_a_question() {
+    let mut event_loop = Loop::new();
+    let (_stream, peer, written) = full_pair(&mut event_loop, 1);
+    with_fault("a packet that is not ours", 0, || event_loop.expect_none());
+    read_pattern(&peer, written);
+    event_loop.expect(&[1]);
+}
+
 /// The same while a dropped loop counts what comes back.
 #[test]
 fn a_packet_of_other_software_does_not_end_the_wait_of_a_dropped_loop() {

@@ -139,6 +139,8 @@ pub const INVALID_HANDLE_VALUE: HANDLE = -1isize as HANDLE;
 pub const INFINITE: u32 = u32::MAX;
 /// `GetQueuedCompletionStatusEx`: the timeout has expired.
 pub const WAIT_TIMEOUT: c_int = 258;
+/// The operation has not ended.
+pub const STATUS_PENDING: NTSTATUS = 0x103;
 /// The receive has started.
 pub const WSA_IO_PENDING: c_int = 997;
 /// There is not enough memory for another receive.

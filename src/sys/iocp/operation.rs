@@ -106,7 +106,9 @@ enum Phase {
 }
 
 // SAFETY: `overlapped` and `lent` belong to the kernel while `Lent`, and we only pass them to system calls then.
-// Otherwise they belong to the thread that holds the lock of `state`.
+// Otherwise they belong to the thread that holds the lock of `state`. (After `give_up` the kernel may still write to
+// them, although the phase is `Idle`. Then no thread uses either: no selector is left to start the operation, and
+// `unread` names no bytes of the buffer.)
 unsafe impl Send for Operation {}
 // SAFETY: likewise.
 unsafe impl Sync for Operation {}
@@ -271,10 +273,9 @@ impl Operation {
 
     fn cancel_locked(&self, state: &mut State) {
         if state.phase == Phase::Lent && !state.is_dropped {
-            // Closing the socket would cancel it too, but then Windows resets the connection:
-            // <https://github.com/libuv/libuv/pull/3036>
-            // This call fails if the operation has completed; then its packet is in the port.
-            // SAFETY: the socket is open, and the pointer only says which operation is meant.
+            // Closing the socket would end it too, but Windows resets a connection that is closed during a receive:
+            // <https://github.com/libuv/libuv/pull/3036> This call fails if the operation has completed; then its
+            // packet is in the port. SAFETY: the socket is open, and the pointer only says which operation is meant.
             unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
         }
         state.is_cancelled = true;

@@ -46,8 +46,9 @@ impl Selector {
     /// Reading and writing are two filters, and so two knotes, each with its own one-shot and its own token.
     ///
     /// When the kernel returns the event of a one-shot knote, it deletes the knote, so each registration adds the knote
-    /// again. If the knote is still there, adding it replaces its token. (An event that has already fired is kept, so
-    /// it may refer to data that has since been read.)
+    /// again. If the knote is still there, adding it replaces its token. (The BSDs keep an event that has already
+    /// fired, so it may refer to data that has since been read. macOS runs the filter again, and returns no such
+    /// event.)
     pub fn register<S: AsFd>(
         &self,
         source: &Source<S>,
