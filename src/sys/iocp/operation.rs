@@ -274,8 +274,9 @@ impl Operation {
     fn cancel_locked(&self, state: &mut State) {
         if state.phase == Phase::Lent && !state.is_dropped {
             // Closing the socket would end it too, but Windows resets a connection that is closed during a receive:
-            // <https://github.com/libuv/libuv/pull/3036> This call fails if the operation has completed; then its
-            // packet is in the port. SAFETY: the socket is open, and the pointer only says which operation is meant.
+            // <https://github.com/libuv/libuv/pull/3036>
+            // This call fails if the operation has completed; then its packet is in the port.
+            // SAFETY: the socket is open, and the pointer only says which operation is meant.
             unsafe { ffi::CancelIoEx(self.socket as ffi::HANDLE, self.overlapped.get()) };
         }
         state.is_cancelled = true;
