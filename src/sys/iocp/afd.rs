@@ -49,7 +49,7 @@ pub unsafe fn ask(
     // SAFETY: as the caller promises.
     unsafe {
         *place = question;
-        // `WSARecv` does the same. It tells `WSAGetOverlappedResult` that the operation is still in flight.
+        // As `WSARecv` does. By this value `WSAGetOverlappedResult` recognizes that the operation is still in flight.
         (*overlapped).Internal = ffi::STATUS_PENDING as usize;
         match ffi::NtDeviceIoControlFile(
             handle, none, None, packet, status, code, info, len, info, len,
