@@ -158,7 +158,8 @@ impl Closing {
         self.is_closed.load(SeqCst) && self.is_decided()
     }
 
-    /// If another thread is closing the loop, waits until that thread has succeeded or failed.
+    /// Returns whether the loop is closed. If another thread is closing it, first waits until that thread has succeeded
+    /// or failed.
     #[cold]
     fn is_decided(&self) -> bool {
         let _outcome = self.lock();

@@ -119,10 +119,10 @@ impl TcpStream {
 
     /// Ends reading, writing or both, while the stream stays open. Behaves like [`std::net::TcpStream::shutdown`].
     ///
-    /// After reading was shut down, a read does not wait: it returns 0, but on some systems, Linux among them, first
-    /// the data that has arrived. After writing was shut down, a write fails. In both cases a registration that waits
-    /// in that direction gets its event, and each later one gets its event at once. On Windows, after reading was shut
-    /// down, data that has arrived unread, or arrives later, [resets the
+    /// After reading was shut down, a read does not wait: it returns 0. On some systems, such as Linux, reads return
+    /// the data that has arrived first, and 0 only after that. After writing was shut down, a write fails. In both
+    /// cases a registration that waits in that direction gets its event, and each later one gets its event at once. On
+    /// Windows, after reading was shut down, data that has arrived unread, or arrives later, [resets the
     /// connection](https://learn.microsoft.com/windows/win32/api/winsock/nf-winsock-shutdown).
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
