@@ -58,7 +58,7 @@
 //!
 //! # How it works
 //!
-//! The [guide] explains it, in thirteen chapters and an hour and a half, on all three kinds of systems. Beside them it
+//! The [guide] explains it, in thirteen chapters and a hundred minutes, on all three kinds of systems. Beside them it
 //! has [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what
 //! is different here.
 //!
