@@ -122,11 +122,14 @@ fn what_was_accepted_blocks_whatever_the_listener_does() {
                 accepted.write_all(b"!").unwrap();
             }
         });
-        for _ in 0..ROUNDS {
-            client.write_all(b"?").unwrap();
-            client.read_exact(&mut [0]).unwrap();
-        }
-        within_patience(|| server.join()).unwrap();
+        within_patience(move || {
+            for _ in 0..ROUNDS {
+                client.write_all(b"?").unwrap();
+                client.read_exact(&mut [0]).unwrap();
+            }
+            server.join()
+        })
+        .unwrap();
     }
 }
 

@@ -106,9 +106,7 @@ enum Phase {
 }
 
 // SAFETY: `overlapped` and `lent` belong to the kernel while `Lent`, and we only pass them to system calls then.
-// Otherwise they belong to the thread that holds the lock of `state`. (After `give_up` the kernel may still write to
-// them, although the phase is `Idle`. Then no thread uses either: no selector is left to start the operation, and
-// `unread` names no bytes of the buffer.)
+// Otherwise they belong to the thread that holds the lock of `state`. (The exception is `give_up`.)
 unsafe impl Send for Operation {}
 // SAFETY: likewise.
 unsafe impl Sync for Operation {}
@@ -283,7 +281,8 @@ impl Operation {
     }
 
     /// Call when the loop is gone and the operation could not be cancelled. The stream loses what the operation still
-    /// receives.
+    /// receives. The kernel may still write to the memory, although the phase is `Idle`. But no thread uses the memory
+    /// any more: no selector is left to start the operation, and `unread` names no bytes of the buffer.
     pub fn give_up(&self) {
         let mut state = lock(&self.state);
         state.unread = Some(Err(ffi::ERROR_OPERATION_ABORTED));
