@@ -63,32 +63,25 @@ pub struct Selector {
 /// What was dequeued from the port. Besides `select`, a read that waits for its receive dequeues packets, because
 /// perhaps no thread is in `select`. One thread at a time dequeues, and the others wait for it. Otherwise a thread
 /// could sleep in the port after another thread had dequeued the packet that it waits for.
+#[derive(Default)]
 struct Inbox {
     /// Operations that have ended, and that `select` will turn into events.
     ended: VecDeque<Arc<Operation>>,
-    /// Memory for packets. `None` while a thread uses it to dequeue.
-    packets: Option<Vec<OVERLAPPED_ENTRY>>,
+    /// Whether a thread is dequeuing.
+    is_dequeuing: bool,
     /// Set by `wake` and never reset, because the packet wakes only one thread.
     is_woken: bool,
 }
-
-// SAFETY: we use the pointer in it as a number only.
-unsafe impl Send for OVERLAPPED_ENTRY {}
 
 impl Selector {
     pub fn new() -> io::Result<Arc<Selector>> {
         let port = create_io_completion_port(ffi::INVALID_HANDLE_VALUE, ptr::null_mut())?; // [queue]
         // SAFETY: the handle is new, and has no other owner.
         let port = unsafe { OwnedHandle::from_raw_handle(port) };
-        let inbox = Inbox {
-            ended: VecDeque::new(),
-            packets: Some(Vec::with_capacity(MAX_PACKETS)),
-            is_woken: false,
-        };
         Ok(Arc::new_cyclic(|me| Selector {
             port,
             operations: Mutex::default(),
-            inbox: Mutex::new(inbox),
+            inbox: Mutex::default(),
             dequeued: Condvar::new(),
             me: me.clone(),
         }))
@@ -100,7 +93,12 @@ impl Selector {
         token: Token,
         interests: Interests,
     ) -> io::Result<()> {
-        source.operation(self, interests)?.register(self, token)
+        source.attach(self)?;
+        let operation = match interests.is_writable() {
+            true => source.to_write(),
+            false => &source.to_read,
+        };
+        operation.register(self, token)
     }
 
     pub fn select(&self, events: &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()> {
@@ -135,34 +133,40 @@ impl Selector {
         mut inbox: MutexGuard<'a, Inbox>,
         timeout_ms: u32,
     ) -> io::Result<(MutexGuard<'a, Inbox>, usize)> {
-        let Some(mut packets) = inbox.packets.take() else {
+        if mem::replace(&mut inbox.is_dequeuing, true) {
             let timeout = Duration::from_millis(timeout_ms.into());
             let result = self.dequeued.wait_timeout(inbox, timeout);
             return Ok((result.unwrap_or_else(PoisonError::into_inner).0, 0));
-        };
+        }
         drop(inbox);
-        let result = get_packets(&self.port, &mut packets, timeout_ms);
-        let (mut inbox, n) = (lock(&self.inbox), packets.len());
-        let ended = packets
-            .drain(..)
-            .filter_map(|packet| self.on_packet(packet));
+        // SAFETY: all of it may be zero.
+        let mut packets: [OVERLAPPED_ENTRY; MAX_PACKETS] = unsafe { mem::zeroed() };
+        let result = self.get_packets(&mut packets, timeout_ms);
+        let (mut inbox, n) = (lock(&self.inbox), *result.as_ref().unwrap_or(&0));
+        let ended = packets[..n].iter().filter_map(|it| self.on_packet(it));
         inbox.ended.extend(ended);
-        inbox.packets = Some(packets);
+        inbox.is_dequeuing = false;
         self.dequeued.notify_all();
-        result.map(|()| (inbox, n))
+        result.map(|n| (inbox, n))
     }
 
-    /// Dequeues packets until the condition is true. With a timeout of 0, dequeues only those that are in the port now.
-    fn dequeue_until(&self, condition: impl Fn() -> bool, timeout_ms: u32) -> io::Result<()> {
-        let (mut inbox, mut n) = (lock(&self.inbox), MAX_PACKETS);
-        while !condition() && (timeout_ms > 0 || n == MAX_PACKETS) {
-            (inbox, n) = self.dequeue(inbox, timeout_ms)?;
+    fn get_packets(&self, room: &mut [OVERLAPPED_ENTRY], timeout_ms: u32) -> io::Result<usize> {
+        let (place, capacity) = (room.as_mut_ptr(), room.len() as u32);
+        let (port, mut n) = (self.port.as_raw_handle(), 0);
+        // SAFETY: there is room for `capacity` packets at `place`, and we alone have access. The kernel writes at most
+        // that many, and sets `n` to the number that it has written.
+        let result = unsafe {
+            ffi::GetQueuedCompletionStatusEx(port, place, capacity, &mut n, timeout_ms, 0)
+        };
+        match (result, last_error()) {
+            (0, ffi::WAIT_TIMEOUT) => Ok(0),
+            (0, _) => Err(failed("GetQueuedCompletionStatusEx")),
+            _ => Ok(n as usize),
         }
-        Ok(())
     }
 
     /// Returns the operation that has ended, if the packet belongs to one.
-    fn on_packet(&self, packet: OVERLAPPED_ENTRY) -> Option<Arc<Operation>> {
+    fn on_packet(&self, packet: &OVERLAPPED_ENTRY) -> Option<Arc<Operation>> {
         let address = packet.lpOverlapped as usize;
         let operation = lock(&self.operations).get(&address).cloned()?;
         let has_ended = operation.take_back(packet.Internal as i32);
@@ -199,18 +203,15 @@ impl Drop for Selector {
 /// Unlike on the other systems, this is our own struct, because a packet has no place for a token. (The completion key
 /// is fixed when a socket is associated with the port, while each `register` has a new token. So the token travels in
 /// the operation.)
-pub struct RawEvent {
-    token: Token,
-    interests: Interests,
-}
+pub struct RawEvent(Token, Interests);
 
 impl RawEvent {
     pub fn token(&self) -> Token {
-        self.token
+        self.0
     }
 
     pub fn is_writable(&self) -> bool {
-        self.interests.is_writable()
+        self.1.is_writable()
     }
 }
 
@@ -234,26 +235,6 @@ fn create_io_completion_port(handle: ffi::HANDLE, port: ffi::HANDLE) -> io::Resu
         port if port.is_null() => Err(failed("CreateIoCompletionPort")),
         port => Ok(port),
     }
-}
-
-fn get_packets(
-    port: &OwnedHandle,
-    packets: &mut Vec<OVERLAPPED_ENTRY>,
-    timeout_ms: u32,
-) -> io::Result<()> {
-    packets.clear();
-    let (room, capacity) = (packets.as_mut_ptr(), packets.capacity() as u32);
-    let (port, mut n) = (port.as_raw_handle(), 0);
-    // SAFETY: there is memory for `capacity` packets, to which only we have access. The kernel writes at most that
-    // many, and sets `n` to the number that it has written.
-    unsafe {
-        match ffi::GetQueuedCompletionStatusEx(port, room, capacity, &mut n, timeout_ms, 0) {
-            0 if last_error() == ffi::WAIT_TIMEOUT => (),
-            0 => return Err(failed("GetQueuedCompletionStatusEx")),
-            _ => packets.set_len(n as usize),
-        }
-    }
-    Ok(())
 }
 
 fn post_packet(port: &OwnedHandle, overlapped: *mut ffi::OVERLAPPED) -> io::Result<()> {

@@ -194,10 +194,19 @@ impl Operation {
     fn start(&self) -> Result<(), i32> {
         let (socket, overlapped) = (self.socket, self.overlapped.get());
         match &self.lent {
-            // SAFETY: the socket is open. `overlapped` and the buffer are ours to lend, because `state` is locked and
-            // was not `Lent`. They stay where they are until the packet is dequeued, because the selector keeps a
-            // reference to this operation until then.
-            Lent::Buffer(buffer) => unsafe { wsa_recv(socket, buffer.get(), overlapped) },
+            Lent::Buffer(buffer) => {
+                let (len, buf) = (BUFFER_SIZE as u32, buffer.get().cast());
+                let (buffers, n, mut flags) = (ffi::WSABUF { len, buf }, ptr::null_mut(), 0);
+                // SAFETY: the socket is open. `overlapped` and the buffer are ours to lend, because `state` is locked
+                // and was not `Lent`. They stay where they are until the packet is dequeued, because the selector keeps
+                // a reference to this operation until then. The kernel uses the rest only until the call returns.
+                let result =
+                    unsafe { ffi::WSARecv(socket, &buffers, 1, n, &mut flags, overlapped, None) };
+                match (result, last_error()) {
+                    (0, _) | (_, ffi::WSA_IO_PENDING) => Ok(()),
+                    (_, error) => Err(error),
+                }
+            }
             // SAFETY: likewise.
             Lent::Question(place) => unsafe {
                 afd::ask(socket, self.interests, place.get(), overlapped)
@@ -250,10 +259,7 @@ impl Operation {
         if state.is_dropped || is_consumed && self.arm(selector, &mut state).is_ok() {
             return None;
         }
-        Some(RawEvent {
-            token: state.token,
-            interests: self.interests,
-        })
+        Some(RawEvent(state.token, self.interests))
     }
 
     /// Cancels the operation if it is in flight. Call before closing the port, and when the direction was shut down.
@@ -338,24 +344,5 @@ impl Operation {
         if state.phase == Phase::Deferred {
             state.phase = Phase::Idle;
         }
-    }
-}
-
-/// # Safety
-///
-/// The socket is open. Until the packet is dequeued, `buffer` and `overlapped` stay valid, and only the kernel uses
-/// them. After an error they belong to the caller again.
-unsafe fn wsa_recv(
-    socket: ffi::SOCKET,
-    buffer: *mut [u8; BUFFER_SIZE],
-    overlapped: *mut ffi::OVERLAPPED,
-) -> Result<(), i32> {
-    let (len, buf) = (BUFFER_SIZE as u32, buffer.cast());
-    let (buffers, none, mut flags) = (ffi::WSABUF { len, buf }, ptr::null_mut(), 0);
-    // SAFETY: as the caller promises. The kernel uses `buffers` and `flags` only until the call returns.
-    let result = unsafe { ffi::WSARecv(socket, &buffers, 1, none, &mut flags, overlapped, None) };
-    match (result, last_error()) {
-        (0, _) | (_, ffi::WSA_IO_PENDING) => Ok(()),
-        (_, error) => Err(error),
     }
 }

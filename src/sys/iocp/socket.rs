@@ -41,10 +41,8 @@ fn start_winsock() -> io::Result<()> {
 
 /// A connection that is still being made is not a failure.
 pub fn connect<T>(socket: &TcpStream, address: &T) -> io::Result<()> {
-    let (socket, len) = (
-        socket.as_raw_socket() as ffi::SOCKET,
-        size_of::<T>() as c_int,
-    );
+    let socket = socket.as_raw_socket() as ffi::SOCKET;
+    let len = size_of::<T>() as c_int;
     // SAFETY: the socket is open, and the kernel uses `address` only until the call returns.
     let result = unsafe { ffi::connect(socket, (&raw const *address).cast(), len) };
     match (result, last_error()) {

@@ -3,7 +3,7 @@
 use super::super::error::belongs_to_another;
 use super::super::recv_vectored;
 use super::operation::Operation;
-use super::{Selector, associate_with_port, ffi, lock};
+use super::{MAX_PACKETS, Selector, associate_with_port, ffi, lock};
 use crate::Interests;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ pub struct Source<S: AsRawSocket> {
     is_nonblocking: AtomicBool,
     /// The selector to whose port the socket belongs, from the first registration on.
     selector: OnceLock<Weak<Selector>>,
-    to_read: Arc<Operation>,
+    pub(super) to_read: Arc<Operation>,
     /// Allocated by the first registration for writing.
     to_write: OnceLock<Arc<Operation>>,
 }
@@ -34,42 +34,26 @@ impl<S: AsRawSocket> Source<S> {
         }
     }
 
-    /// Returns the operation for this direction, if the source belongs to this selector. If it belongs to none, it
-    /// belongs to this one from now on.
-    pub(super) fn operation(
-        &self,
-        selector: &Selector,
-        interests: Interests,
-    ) -> io::Result<&Arc<Operation>> {
-        let mine = match self.selector.get() {
-            Some(mine) => mine,
-            None => self.attach(selector)?,
-        };
-        // [own]
-        if !mine.ptr_eq(&selector.me) {
-            return Err(belongs_to_another());
-        }
-        Ok(match interests.is_writable() {
-            true => self.to_write(),
-            false => &self.to_read,
-        })
-    }
-
-    fn to_write(&self) -> &Arc<Operation> {
-        let socket = self.inner.as_raw_socket();
-        let operation = || Operation::asking(socket, Interests::WRITABLE);
-        self.to_write.get_or_init(operation)
-    }
-
-    #[cold]
-    fn attach(&self, selector: &Selector) -> io::Result<&Weak<Selector>> {
+    /// Makes the source belong to this selector, or fails if it belongs to another one.
+    pub(super) fn attach(&self, selector: &Selector) -> io::Result<()> {
         // Because of this lock, only one thread at a time attaches sources to this selector. If another selector was
         // first, the system refuses.
         let _one_at_a_time = lock(&selector.operations);
         if self.selector.get().is_none() {
             associate_with_port(self.inner.as_raw_socket(), &selector.port)?; // [first]
         }
-        Ok(self.selector.get_or_init(|| selector.me.clone()))
+        let mine = self.selector.get_or_init(|| selector.me.clone());
+        // [own]
+        match mine.ptr_eq(&selector.me) {
+            true => Ok(()),
+            false => Err(belongs_to_another()),
+        }
+    }
+
+    pub(super) fn to_write(&self) -> &Arc<Operation> {
+        let socket = self.inner.as_raw_socket();
+        let operation = || Operation::asking(socket, Interests::WRITABLE);
+        self.to_write.get_or_init(operation)
     }
 
     fn selector(&self) -> Option<Arc<Selector>> {
@@ -146,19 +130,23 @@ impl Source<TcpStream> {
     /// Returns whether the read should try the buffer again. Dequeues packets itself, because perhaps no thread is in
     /// `select`, and waits for them if the stream blocks.
     fn get_buffer_back(&self) -> io::Result<bool> {
-        let to_read = &self.to_read;
+        let (to_read, mut n) = (&self.to_read, 0);
         let timeout_ms = match self.is_nonblocking.load(SeqCst) {
             true => 0,
             false => ffi::INFINITE,
         };
         if let Some(selector) = self.selector() {
-            selector.dequeue_until(|| !to_read.holds_up_reads(), timeout_ms)?;
+            let inbox = lock(&selector.inbox);
+            if to_read.holds_up_reads() {
+                n = selector.dequeue(inbox, timeout_ms)?.1;
+            }
         } else {
             // The loop is being dropped. Lent buffers come back soon, and deferred receives will not start.
             to_read.forget_deferred();
             thread::yield_now();
         }
-        Ok(timeout_ms > 0 || !to_read.holds_up_reads())
+        // If the call has dequeued as many packets as it can, there may be more behind them.
+        Ok(timeout_ms > 0 || n == MAX_PACKETS || !to_read.holds_up_reads())
     }
 }
 

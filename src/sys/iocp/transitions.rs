@@ -1,9 +1,10 @@
 //! Walks through the table at the head of `operation.rs`, row by row: brings an operation into the phase, lets the
 //! thing happen, and looks at what has become of it.
 
-use super::super::{DRAIN_MS, associate_with_port, get_packets};
+use super::super::{DRAIN_MS, associate_with_port};
 use super::{Operation, Phase, Selector, ffi, lock};
 use std::io::{IoSliceMut, Write};
+use std::mem;
 use std::net::{TcpListener, TcpStream};
 use std::os::windows::io::AsRawSocket;
 use std::sync::Arc;
@@ -44,14 +45,15 @@ impl Walk {
 
     /// The packets that are in the port. With a timeout, waits until there is one.
     fn packets(&self, timeout_ms: u32) -> Vec<ffi::OVERLAPPED_ENTRY> {
-        let mut packets = Vec::with_capacity(8);
-        get_packets(&self.selector().port, &mut packets, timeout_ms).unwrap();
-        packets
+        // SAFETY: all of it may be zero.
+        let mut room: [ffi::OVERLAPPED_ENTRY; 8] = unsafe { mem::zeroed() };
+        let n = self.selector().get_packets(&mut room, timeout_ms).unwrap();
+        room.into_iter().take(n).collect()
     }
 
     fn dequeue(&mut self) {
         for packet in self.packets(DRAIN_MS) {
-            self.selector().on_packet(packet).expect("it has ended");
+            self.selector().on_packet(&packet).expect("it has ended");
         }
     }
 
@@ -89,7 +91,7 @@ impl Walk {
         let mut statuses = Vec::new();
         for packet in self.packets(timeout_ms) {
             statuses.push(packet.Internal as i32);
-            self.selector().on_packet(packet); // otherwise the loop waits for it when it is dropped
+            self.selector().on_packet(&packet); // otherwise the loop waits for it when it is dropped
         }
         match (before, after, &statuses[..]) {
             (Phase::Lent, Phase::Lent, [0]) | (Phase::Posted, Phase::Posted, [0]) => "",
