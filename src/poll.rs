@@ -155,13 +155,13 @@ struct Closing {
 
 impl Closing {
     fn is_closed(&self) -> bool {
-        self.is_closed.load(SeqCst) && self.is_decided()
+        self.is_closed.load(SeqCst) && self.stays_closed()
     }
 
     /// Returns whether the loop is closed. If another thread is closing it, first waits until that thread has succeeded
     /// or failed.
     #[cold]
-    fn is_decided(&self) -> bool {
+    fn stays_closed(&self) -> bool {
         let _outcome = self.lock();
         self.is_closed.load(SeqCst)
     }

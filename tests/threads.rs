@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     DIRECTIONS, Loop, MAX_BYTES, PATIENCE, byte_at, bytes_at, full_pair, pair, read_pattern,
-    readable_pair, within_patience,
+    readable_pair, wait_for_data, within_patience,
 };
 use minimio::{Interests, TcpStream, Token};
 use std::collections::HashMap;
@@ -426,6 +426,28 @@ fn a_registration_beside_a_read_gives_an_event() {
         assert_eq!(within_patience(|| reader.join()).unwrap(), 1);
         peer.write_all(b"!").unwrap();
         event_loop.expect(&[1]);
+    }
+}
+
+/// One thread reads one of two bytes, and another one registers the stream for the first time just when the read
+/// returns. The registration has an event nevertheless, for the other byte.
+#[test]
+fn a_first_registration_beside_the_end_of_a_read_gives_an_event() {
+    let mut event_loop = Loop::new();
+    for token in 0..500 {
+        let (stream, mut peer) = pair();
+        peer.write_all(b"!!").unwrap();
+        wait_for_data(&stream);
+        let together = Barrier::new(2);
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                together.wait();
+                assert_eq!((&stream).read(&mut [0]).unwrap(), 1);
+            });
+            together.wait();
+            event_loop.register(&stream, token);
+        });
+        event_loop.expect(&[token]);
     }
 }
 

@@ -121,8 +121,7 @@ impl Operation {
     /// Waits for anything else, by asking AFD.
     pub fn asking(socket: RawSocket, interests: Interests) -> Arc<Operation> {
         // SAFETY: all of it may be zero.
-        let question = unsafe { mem::zeroed() };
-        Operation::new(socket, interests, Lent::Question(question))
+        Operation::new(socket, interests, Lent::Question(unsafe { mem::zeroed() }))
     }
 
     fn new(socket: RawSocket, interests: Interests, lent: Lent) -> Arc<Operation> {
@@ -153,6 +152,7 @@ impl Operation {
     /// Starts the operation, or lets the last direct read start it. If there is something unread, or the direction was
     /// shut down, there is nothing to wait for, so we post a packet instead.
     fn arm(self: &Arc<Self>, selector: &Selector, state: &mut State) -> io::Result<()> {
+        state.phase = Phase::Idle;
         if state.unread.is_some() || state.is_cancelled {
             return self.post(selector, state);
         }
@@ -167,7 +167,6 @@ impl Operation {
             return Ok(());
         };
         lock(&selector.operations).remove(&self.address());
-        state.phase = Phase::Idle;
         match (&self.lent, code) {
             (Lent::Question(_), _) => Err(failed_with_code("NtDeviceIoControlFile", code)),
             // The system has no memory for the receive; the stream may be intact.
@@ -180,7 +179,6 @@ impl Operation {
     }
 
     fn post(self: &Arc<Self>, selector: &Selector, state: &mut State) -> io::Result<()> {
-        state.phase = Phase::Idle;
         lock(&selector.operations).insert(self.address(), self.clone());
         post_packet(&selector.port, self.overlapped.get())
             .inspect(|()| state.phase = Phase::Posted)
@@ -222,8 +220,7 @@ impl Operation {
     pub fn take_back(&self, status: i32) -> bool {
         let mut state = lock(&self.state);
         if state.phase == Phase::Lent && !state.is_dropped {
-            let (mut n, mut flags) = (0, 0);
-            let overlapped = self.overlapped.get();
+            let (overlapped, mut n, mut flags) = (self.overlapped.get(), 0, 0);
             // SAFETY: the socket is open, `overlapped` has not moved, and the kernel uses the numbers only until the
             // call returns.
             let is_complete = unsafe {
@@ -326,11 +323,15 @@ impl Operation {
         }
     }
 
-    /// Call when a direct read has returned. Starts the receive that was deferred.
-    pub fn end_direct_read(self: &Arc<Self>, selector: Option<&Selector>) {
+    /// Call when a direct read has returned, and `start_deferred` after it.
+    pub fn end_direct_read(&self) {
+        lock(&self.state).direct_reads -= 1;
+    }
+
+    /// Starts the receive if it was deferred and the last direct read has ended.
+    pub fn start_deferred(self: &Arc<Self>, selector: &Selector) {
         let mut state = lock(&self.state);
-        state.direct_reads -= 1;
-        if let (Phase::Deferred, 0, Some(selector)) = (state.phase, state.direct_reads, selector) {
+        if (state.phase, state.direct_reads) == (Phase::Deferred, 0) {
             // If the system refuses the receive, the user gets an event as a hint. If it refuses even our packet, there
             // is no way left to tell the user.
             let result = self.arm(selector, &mut state);

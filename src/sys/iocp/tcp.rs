@@ -19,17 +19,17 @@ pub struct Source<S: AsRawSocket> {
     /// The selector to whose port the socket belongs, from the first registration on.
     selector: OnceLock<Weak<Selector>>,
     pub(super) to_read: Arc<Operation>,
-    /// Allocated by the first registration for writing.
+    /// Allocated by the first registration for writing, or by a `shutdown` of writing, which it remembers.
     to_write: OnceLock<Arc<Operation>>,
 }
 
 impl<S: AsRawSocket> Source<S> {
-    fn waiting_by(to_read: Arc<Operation>, inner: S) -> Source<S> {
+    fn new(inner: S, to_read: fn(RawSocket) -> Arc<Operation>) -> Source<S> {
         Source {
+            to_read: to_read(inner.as_raw_socket()),
             inner,
             is_nonblocking: AtomicBool::new(false),
             selector: OnceLock::new(),
-            to_read,
             to_write: OnceLock::new(),
         }
     }
@@ -51,9 +51,8 @@ impl<S: AsRawSocket> Source<S> {
     }
 
     pub(super) fn to_write(&self) -> &Arc<Operation> {
-        let socket = self.inner.as_raw_socket();
-        let operation = || Operation::asking(socket, Interests::WRITABLE);
-        self.to_write.get_or_init(operation)
+        self.to_write
+            .get_or_init(|| Operation::asking(self.inner.as_raw_socket(), Interests::WRITABLE))
     }
 
     fn selector(&self) -> Option<Arc<Selector>> {
@@ -74,14 +73,14 @@ impl<S: AsRawSocket> Drop for Source<S> {
 
 impl From<TcpListener> for Source<TcpListener> {
     fn from(inner: TcpListener) -> Source<TcpListener> {
-        let to_accept = Operation::asking(inner.as_raw_socket(), Interests::READABLE);
-        Source::waiting_by(to_accept, inner)
+        let to_accept = |socket| Operation::asking(socket, Interests::READABLE);
+        Source::new(inner, to_accept)
     }
 }
 
 impl From<TcpStream> for Source<TcpStream> {
     fn from(inner: TcpStream) -> Source<TcpStream> {
-        Source::waiting_by(Operation::receiving(inner.as_raw_socket()), inner)
+        Source::new(inner, Operation::receiving)
     }
 }
 
@@ -123,7 +122,11 @@ impl Source<TcpStream> {
             }
         }
         let result = recv_vectored(&self.inner, bufs);
-        self.to_read.end_direct_read(self.selector().as_deref());
+        self.to_read.end_direct_read();
+        // Looked up only now, because the source may have been registered for the first time during the read.
+        if let Some(selector) = self.selector() {
+            self.to_read.start_deferred(&selector);
+        }
         result
     }
 
@@ -131,10 +134,8 @@ impl Source<TcpStream> {
     /// `select`, and waits for them if the stream blocks.
     fn get_buffer_back(&self) -> io::Result<bool> {
         let (to_read, mut n) = (&self.to_read, 0);
-        let timeout_ms = match self.is_nonblocking.load(SeqCst) {
-            true => 0,
-            false => ffi::INFINITE,
-        };
+        let blocks = !self.is_nonblocking.load(SeqCst);
+        let timeout_ms = if blocks { ffi::INFINITE } else { 0 };
         if let Some(selector) = self.selector() {
             let inbox = lock(&selector.inbox);
             if to_read.holds_up_reads() {
@@ -146,7 +147,7 @@ impl Source<TcpStream> {
             thread::yield_now();
         }
         // If the call has dequeued as many packets as it can, there may be more behind them.
-        Ok(timeout_ms > 0 || n == MAX_PACKETS || !to_read.holds_up_reads())
+        Ok(blocks || n == MAX_PACKETS || !to_read.holds_up_reads())
     }
 }
 

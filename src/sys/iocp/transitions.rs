@@ -177,7 +177,8 @@ const ROWS: [Row; 20] = [
         "the last read of the socket itself returns",
         deferred,
         |walk| {
-            walk.operation.end_direct_read(walk.selector.as_deref());
+            walk.operation.end_direct_read();
+            walk.operation.start_deferred(walk.selector());
             None
         },
     ),
