@@ -71,7 +71,7 @@ impl TcpListener {
                 sys::trace::name_of(listener)
             );
             match result {
-                // The BSDs say `ConnectionAborted`, Windows `ConnectionReset`, Wine `NotConnected`.
+                // macOS and the BSDs say `ConnectionAborted`, Windows `ConnectionReset`, Wine `NotConnected`.
                 Err(error) if LEFT.contains(&error.kind()) => (),
                 Err(error) => return Err(error),
                 Ok((stream, addr)) => {

@@ -21,11 +21,11 @@ use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 /// registrations: no `poll` that begins afterwards returns an event of this stream, even if a duplicate of its
 /// descriptor is still open. Bytes that a write has accepted are still sent.
 ///
-/// After a reset, the first write returns [`ConnectionReset`](io::ErrorKind::ConnectionReset), on every system. So does
-/// the first read, if no earlier call has returned the error; but bytes that had arrived before the reset may be read
-/// first. Later writes return [`BrokenPipe`](io::ErrorKind::BrokenPipe), or the same again. (If the peer had sent the
-/// end of its stream before the reset, then on Linux a write returns `BrokenPipe` from the beginning, and a read
-/// returns 0.)
+/// After a reset, the first write returns [`ConnectionReset`](io::ErrorKind::ConnectionReset), on every system, and so
+/// does the first read, unless an earlier call (a read, a write or `take_error`) has already returned the error. Bytes
+/// that had arrived before the reset may be read first. Once a call has returned the error, writes return
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe), or the same again. (If the peer had sent the end of its stream before the
+/// reset, then on Linux a write returns `BrokenPipe` from the beginning, and a read returns 0.)
 ///
 /// # Platform differences
 ///
@@ -83,7 +83,7 @@ impl TcpStream {
     /// # Errors
     ///
     /// Those of the system; the error's number is in its source, as with [`Poll::new`](crate::Poll::new). If the peer
-    /// is on the same machine, a BSD may return `ConnectionRefused` here already.
+    /// is on the same machine, macOS or a BSD may return `ConnectionRefused` here already.
     ///
     /// # Examples
     ///
@@ -195,8 +195,8 @@ impl fmt::Debug for Connecting {
 }
 
 impl TcpStream {
-    /// After a reset, a write on a BSD returns `EPIPE`, and the system keeps the reason. On Linux and Windows the write
-    /// returns the reason itself.
+    /// After a reset, a write on macOS or a BSD returns `EPIPE`, and the system keeps the reason. On Linux and Windows
+    /// the write returns the reason itself.
     fn reason(&self, result: io::Result<usize>) -> io::Result<usize> {
         match result {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {

@@ -32,7 +32,8 @@
 #[macro_use]
 pub mod trace;
 
-/// Without the feature `trace`, only the call.
+/// Without the feature `trace`, only the call. (`now:` marks a call that does not sleep. Only `trace.rs` needs to know
+/// it.)
 #[cfg(not(feature = "trace"))]
 macro_rules! traced {
     (now: $call:expr, $($words:tt)*) => {

@@ -116,16 +116,16 @@ impl Selector {
     /// If `readers` has reported that there are events in `writers`, replaces the report with these events. Events
     /// without room stay in `writers`, and a later wait reports them, after the sources that are ready to read.
     fn select_writers(&self, events: &mut Vec<Event>) -> io::Result<()> {
-        let is_entry = |event: &Event| event.0.events & EPOLLRDNORM != 0;
-        let Some(at) = events.iter().position(is_entry) else {
+        let is_report = |event: &Event| event.0.events & EPOLLRDNORM != 0;
+        let Some(at) = events.iter().position(is_report) else {
             return Ok(());
         };
         events.swap_remove(at);
         let readers = events.len();
         let result = epoll_wait(&self.writers, events, 0);
-        // The kernel reports a reset with `EPOLLOUT`. But an entry in the socket's error queue (because of
-        // `SO_TIMESTAMPING`, for example) it reports as `EPOLLERR` alone if there is no room. So we set `EPOLLOUT`, the
-        // bit by which `is_writable` recognizes an event of `writers`.
+        // The kernel reports a reset with `EPOLLOUT`. But if there is no room, it reports a message in the socket's
+        // error queue (because of `SO_TIMESTAMPING`, for example) as `EPOLLERR` alone. So we set `EPOLLOUT`, the bit by
+        // which `is_writable` recognizes an event of `writers`.
         let came = events[readers..].iter_mut();
         came.for_each(|event| event.0.events |= EPOLLOUT);
         match result {
