@@ -294,6 +294,23 @@ fn a_reset_is_an_event_and_an_error() {
     }
 }
 
+/// The system keeps the reason for one call. Here a read gets it, so a write may fail without it.
+#[test]
+fn after_a_read_has_returned_a_reset_a_write_fails_all_the_same() {
+    let mut event_loop = Loop::new();
+    let (mut stream, peer) = pair();
+    event_loop.register(&stream, 1);
+    reset(peer);
+    event_loop.expect(&[1]);
+    let error = stream.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    event_loop.register_to_write(&stream, 2);
+    event_loop.expect(&[2]);
+    let kind = stream.write(b"!").unwrap_err().kind();
+    let possible = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+    assert!(possible.contains(&kind), "{kind:?}");
+}
+
 /// An event is a hint to try, not a promise of room that another thread may have filled.
 #[test]
 fn an_event_may_come_for_room_that_is_gone() {
