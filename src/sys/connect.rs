@@ -1,4 +1,4 @@
-//! Starting a connection: the address in the system's layout, and the two calls.
+//! Starting a connection: the address in the system's layout, and the calls of `new_socket` and `connect`.
 
 use super::Source;
 #[cfg(windows)]

@@ -23,7 +23,8 @@
 //!   - `wake(&self) -> io::Result<()>`: from then on, every `select` returns without sleeping, and the contents of the
 //!     vector have no meaning.
 //!
-//! [`start_connect`] is shared by all backends, except for the two system calls that it makes.
+//! [`start_connect`] is shared by all backends, except for the two functions that it calls, `new_socket` and `connect`.
+//! They are in `unix/socket.rs` and in `iocp/socket.rs`.
 //!
 //! With the feature `trace`, a backend's module `ffi` is its `traced.rs`: the same functions, each of which also writes
 //! a line with its arguments and its result.
