@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 ///
 /// It is a queue of the operating system: epoll on Linux and Android (two of them, one in the other), kqueue on macOS,
 /// iOS and the BSDs, an I/O completion port on Windows. The queue is given back to the system when the `Poll` and all
-/// its [`Registrator`]s are dropped. Sources need not be dropped first, and do not keep the queue open. (On Windows our
-/// handle is closed then, but the kernel keeps the port until the sockets that belong to the port are closed.)
+/// its [`Registrator`]s are dropped. Sources need not be dropped first, and do not keep the queue open. (On Windows, a
+/// read that waits for the data of a registered stream keeps the queue open until the read returns. After our handle
+/// was closed, the kernel keeps the port until the sockets that belong to the port are closed.)
 ///
 /// # After `fork`
 ///

@@ -144,6 +144,8 @@ impl Operation {
         let mut state = lock(&self.state);
         state.token = token; // [token]
         match state.phase {
+            // The last direct read starts the receive, even if this read has just ended.
+            Phase::Deferred if !state.is_cancelled => Ok(()),
             Phase::Idle | Phase::Deferred => self.arm(selector, &mut state),
             Phase::Lent | Phase::Posted | Phase::Ended => Ok(()), // the event will have the new token
         }

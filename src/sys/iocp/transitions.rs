@@ -172,7 +172,14 @@ const ROWS: [Row; 20] = [
         shut_down,
         register,
     ),
-    ("`register` again", deferred, register),
+    (
+        "`register` again",
+        |walk| {
+            deferred(walk);
+            walk.operation.end_direct_read(); // `start_deferred` will follow
+        },
+        register,
+    ),
     (
         "the last read of the socket itself returns",
         deferred,
