@@ -114,7 +114,8 @@ impl Selector {
     }
 
     /// If `readers` has reported that there are events in `writers`, replaces the report with these events. Events
-    /// without room stay in `writers`, and a later wait reports them, after the sources that are ready to read.
+    /// without room stay in `writers`. Then `readers` reports `writers` again, after the sources that are ready by now
+    /// and before those that become ready later, so neither direction starves the other.
     fn select_writers(&self, events: &mut Vec<Event>) -> io::Result<()> {
         let is_report = |event: &Event| event.0.events & EPOLLRDNORM != 0;
         let Some(at) = events.iter().position(is_report) else {
@@ -131,9 +132,12 @@ impl Selector {
         match result {
             Err(error) if events.is_empty() => Err(error),
             // The stream that was ready was dropped in the meantime, or another thread has filled its buffer. The
-            // report of `writers` may have used the last room in `events`, so look again, without sleeping.
+            // report of `writers` may have taken the room of a source that is ready to read, so look again, without
+            // sleeping.
             Ok(()) if events.is_empty() => self.select(events, Some(0)),
-            _ => Ok(()), // the other events must be returned: the kernel will not report them again
+            // If the second wait has failed, the events of the first must be returned all the same: the kernel will not
+            // report them again.
+            _ => Ok(()),
         }
     }
 

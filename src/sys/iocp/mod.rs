@@ -69,8 +69,8 @@ struct Inbox {
     ended: VecDeque<Arc<Operation>>,
     /// Whether a thread is dequeuing.
     is_dequeuing: bool,
-    /// Set by `wake`. It stays set, because the packet wakes only one thread. (If the packet cannot be posted, it is
-    /// reset.)
+    /// Set by `wake`. It stays set, because a wait that begins after the packet was dequeued does not find the packet.
+    /// (If the packet cannot be posted, it is reset.)
     is_woken: bool,
 }
 
