@@ -58,9 +58,9 @@
 //!
 //! # How it works
 //!
-//! The [guide] explains it, in thirteen chapters and a hundred minutes, on all three kinds of systems. Beside them it
-//! has [experiments](guide::experiments), [exercises](guide::exercises), and [the book's pages](guide::book) with what
-//! is different here.
+//! The [guide] explains how event loops work on all three kinds of systems, in thirteen chapters and a hundred minutes.
+//! The guide also has [experiments](guide::experiments), [exercises](guide::exercises), and a list of [the book's
+//! pages](guide::book) with what is different here.
 //!
 //! The feature `trace`, off by default, writes a line to standard error for each call to the system, in the system's own
 //! words: when the call returned, in which thread, its arguments, its result, and how long it took. `cargo run --example

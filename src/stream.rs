@@ -35,8 +35,8 @@ use std::net::{self, Shutdown, SocketAddr, ToSocketAddrs};
 ///
 /// - A blocking read ignores the read timeout that a `std` stream was given.
 /// - Dropping the stream or the loop cancels the receive. On Windows a cancellation ends [every receive of the
-///   connection](https://github.com/dotnet/corefx/pull/34212), so a read that blocks on a duplicate of the stream may
-///   fail with it.
+///   connection](https://github.com/dotnet/corefx/pull/34212), so the cancellation may also end a read that blocks on
+///   a duplicate of the stream, with an error.
 /// - After a write that has timed out, Windows [guarantees
 ///   nothing](https://learn.microsoft.com/windows/win32/winsock/sol-socket-socket-options): the receive may be
 ///   cancelled with it, and the next read returns that error.

@@ -13,9 +13,9 @@
 //! - [`Selector`]: the system's queue, closed when it is dropped. Threads share it.
 //!   - `new() -> io::Result<Arc<Selector>>`: descriptors are not inherited by child programs.
 //!   - `register(&self, &Source<_>, Token, Interests) -> io::Result<()>`: asks for one event in one direction, which
-//!     comes at once if the source is ready already; replaces a registration in that direction that still waits, and
-//!     does nothing to one in the other. Called from any thread, also during `select`. A source of another selector is
-//!     `InvalidInput`.
+//!     comes at once if the source is ready already. Replaces a registration that still waits in that direction, and
+//!     does not change a registration in the other direction. Called from any thread, also during `select`. A source
+//!     of another selector is `InvalidInput`.
 //!   - `select(&self, &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()>`: replaces the contents of the
 //!     vector with new events, at most as many as its capacity; `InvalidInput` if that is 0. While there are none, it
 //!     sleeps until `wake` is called or the timeout (never negative; `None`: no limit) expires. It may also return

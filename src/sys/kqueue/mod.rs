@@ -156,9 +156,9 @@ fn change(ident: usize, filter: ffi::filter_t) -> RawEvent {
     }
 }
 
-/// `EV_RECEIPT` returns the result of the change, an error number or 0, as an event that is marked `EV_ERROR`. It fills
-/// our one-element list, so `kevent` takes no event that is meant for `select`. A system that does not know this flag
-/// returns no receipt; the timeout of 0 keeps it from waiting for an event instead.
+/// `EV_RECEIPT` returns the result of the change, an error number or 0, as an event that is marked `EV_ERROR`. This
+/// receipt fills our one-element list, so `kevent` takes no event that is meant for `select`. A system that does not
+/// know this flag returns no receipt, and would then wait for an event. With a timeout of 0, the call returns at once.
 fn kevent_change(kqueue: &OwnedFd, mut change: RawEvent) -> io::Result<()> {
     let place = &raw mut change;
     let no_wait = ffi::timespec {
