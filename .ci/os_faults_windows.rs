@@ -461,6 +461,24 @@ fn a_loop_that_cannot_get_its_memory_back_is_gone_without_it() {
     assert_eq!(handles, [handles[0]; 4]);
 }
 
+/// A posted packet lends nothing. If it does not come, the bytes that were received before are not lost.
+#[test]
+fn a_loop_that_cannot_get_a_posted_packet_back_leaves_the_bytes() {
+    let mut event_loop = Loop::new();
+    let (mut stream, mut peer) = pair();
+    event_loop.register(&stream, 1);
+    peer.write_all(b"ab").unwrap();
+    event_loop.expect(&[1]);
+    event_loop.register(&stream, 2); // both bytes are unread
+    within_patience(move || {
+        let call = "GetQueuedCompletionStatusEx";
+        with_fault(call, ERROR_NOT_ENOUGH_MEMORY, || drop(event_loop));
+    });
+    let mut bytes = [0; 2];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"ab");
+}
+
 /// And how much its peer has to read.
 fn stream_that_waits(
     direction: Interests,

@@ -121,8 +121,11 @@ impl TcpStream {
     ///
     /// After reading was shut down, a read does not wait: it returns 0. On some systems, such as Linux, reads return
     /// the data that has arrived first, and 0 only after that. After writing was shut down, a write fails. In both
-    /// cases a registration that waits in that direction gets its event, and each later one gets its event at once. On
-    /// Windows, after reading was shut down, data that has arrived unread, or arrives later, [resets the
+    /// cases a registration that waits in that direction gets its event, and each later one gets its event at once.
+    ///
+    /// On Windows, a read that waits already [goes on waiting](https://github.com/rust-lang/rust/issues/121594), as
+    /// `std`'s does, if the stream was not registered for reading when the read began. And after reading was shut
+    /// down, data that has arrived unread, or arrives later, [resets the
     /// connection](https://learn.microsoft.com/windows/win32/api/winsock/nf-winsock-shutdown).
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)

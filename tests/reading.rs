@@ -378,6 +378,26 @@ fn shutting_down_reading_ends_what_waits() {
     event_loop.expect(&[2]);
 }
 
+/// One thread is in `read` or about to call it, and another one registers the stream and then shuts reading down. The
+/// registration has its event at once, even if the read goes on waiting, as it does on Windows until the peer is gone.
+#[test]
+fn shutting_down_reading_ends_a_registration_beside_a_read() {
+    let mut event_loop = Loop::new();
+    let (stream, peer) = pair();
+    let (sender, started) = std::sync::mpsc::channel();
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            sender.send(()).unwrap();
+            let _ = (&stream).read(&mut [0; 8]);
+        });
+        started.recv().unwrap();
+        event_loop.register(&stream, 1);
+        stream.shutdown(Shutdown::Read).unwrap();
+        event_loop.expect(&[1]);
+        drop(peer);
+    });
+}
+
 /// The bytes come from the buffer that a registered stream lends on Windows, or from the socket.
 #[test]
 fn several_buffers_are_filled_and_written_in_order() {

@@ -95,11 +95,10 @@ impl Selector {
         interests: Interests,
     ) -> io::Result<()> {
         source.attach(self)?;
-        let operation = match interests.is_writable() {
-            true => source.to_write(),
-            false => &source.to_read,
-        };
-        operation.register(self, token)
+        match interests.is_writable() {
+            true => source.to_write().register(self, token),
+            false => source.to_read.register(self, token),
+        }
     }
 
     pub fn select(&self, events: &mut Vec<Event>, timeout_ms: Option<i32>) -> io::Result<()> {

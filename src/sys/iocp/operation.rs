@@ -8,6 +8,7 @@
 //! | `Idle` | `register`, after a `shutdown` of reading | `Posted` | `PostQueuedCompletionStatus` | |
 //! | `Deferred` | `register` again | `Deferred` | | |
 //! | `Deferred` | the last read of the socket itself returns | `Lent` | `WSARecv` | |
+//! | `Deferred` | `shutdown` of reading | `Posted` | `PostQueuedCompletionStatus` | |
 //! | `Deferred` | a read finds that the loop was dropped | `Idle` | | |
 //! | `Lent` | `register` again | `Lent` | | |
 //! | `Lent` | its packet is dequeued | `Ended` | `WSAGetOverlappedResult` | |
@@ -27,10 +28,9 @@
 //! and not a buffer. It has the same phases, but no unread data and no `Deferred`.
 //!
 //! Not in the table: if `WSARecv` fails at once, its error becomes unread, and the next phase is `Posted`. (But if the
-//! system has no memory for the receive, `register` returns the error, and the next phase is `Idle`.) If reading is
-//! shut down during `Deferred`, the next phase is `Posted` as well, when the last read returns or at the next
-//! `register`. If the source is dropped in another phase than `Lent`, no call is made, and none is made when the packet
-//! of a dropped source is dequeued.
+//! system has no memory for the receive, `register` returns the error, and the next phase is `Idle`.) If the
+//! source is dropped in another phase than `Lent`, no call is made, and none is made when the packet of a dropped
+//! source is dequeued.
 //!
 //! While `Lent`, the kernel may write to the `OVERLAPPED` and to what is lent with it, even after the source was
 //! dropped. So there are two references to an [`Operation`]: the source's, and one in the selector on the kernel's
@@ -144,10 +144,8 @@ impl Operation {
         let mut state = lock(&self.state);
         state.token = token; // [token]
         match state.phase {
-            // The last direct read starts the receive, even if this read has just ended.
-            Phase::Deferred if !state.is_cancelled => Ok(()),
-            Phase::Idle | Phase::Deferred => self.arm(selector, &mut state),
-            Phase::Lent | Phase::Posted | Phase::Ended => Ok(()), // the event will have the new token
+            Phase::Idle => self.arm(selector, &mut state),
+            _ => Ok(()), // the event will have the new token
         }
     }
 
@@ -285,12 +283,14 @@ impl Operation {
         state.is_cancelled = true;
     }
 
-    /// Call when the loop is gone and the operation could not be cancelled. The stream loses what the operation still
-    /// receives. The kernel may still write to the memory, although the phase is `Idle`. But no thread uses the memory
-    /// any more: no selector is left to start the operation, and `unread` names no bytes of the buffer.
+    /// Call when the loop is gone and the packet has not come. If the operation is `Lent`, the stream loses what it
+    /// still receives. The kernel may then still write to the memory, although the phase is `Idle`. But no thread uses
+    /// the memory any more: no selector is left to start the operation, and `unread` names no bytes of the buffer.
     pub fn give_up(&self) {
         let mut state = lock(&self.state);
-        state.unread = Some(Err(ffi::ERROR_OPERATION_ABORTED));
+        if state.phase == Phase::Lent {
+            state.unread = Some(Err(ffi::ERROR_OPERATION_ABORTED));
+        }
         state.phase = Phase::Idle;
     }
 
@@ -330,10 +330,12 @@ impl Operation {
         lock(&self.state).direct_reads -= 1;
     }
 
-    /// Starts the receive if it was deferred and the last direct read has ended.
-    pub fn start_deferred(self: &Arc<Self>, selector: &Selector) {
+    /// Starts the receive if it was deferred, when the last direct read has ended or reading was shut down. (On Windows
+    /// a `shutdown` does not end a read that already waits: <https://github.com/rust-lang/rust/issues/121594>)
+    pub fn start_deferred(self: &Arc<Self>, selector: Option<&Selector>) {
         let mut state = lock(&self.state);
-        if (state.phase, state.direct_reads) == (Phase::Deferred, 0) {
+        let is_due = state.direct_reads == 0 || state.is_cancelled;
+        if let (Phase::Deferred, true, Some(selector)) = (state.phase, is_due, selector) {
             // If the system refuses the receive, the user gets an event as a hint. If it refuses even our packet, there
             // is no way left to tell the user.
             let result = self.arm(selector, &mut state);

@@ -96,6 +96,7 @@ impl Source<TcpStream> {
         // Otherwise the operations would keep waiting for the peer.
         if how != Shutdown::Write {
             self.to_read.cancel();
+            self.to_read.start_deferred(self.selector().as_deref());
         }
         if how != Shutdown::Read {
             self.to_write().cancel();
@@ -124,9 +125,7 @@ impl Source<TcpStream> {
         let result = recv_vectored(&self.inner, bufs);
         self.to_read.end_direct_read();
         // Looked up only now, because the source may have been registered for the first time during the read.
-        if let Some(selector) = self.selector() {
-            self.to_read.start_deferred(&selector);
-        }
+        self.to_read.start_deferred(self.selector().as_deref());
         result
     }
 

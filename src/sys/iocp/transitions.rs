@@ -159,7 +159,7 @@ fn drop_loop(walk: &mut Walk) -> Option<bool> {
 /// event.
 type Row = (&'static str, fn(&mut Walk), fn(&mut Walk) -> Option<bool>);
 
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 21] = [
     ("`register`, and nothing is unread", idle, register),
     ("`register`, and something is unread", unread, register),
     (
@@ -185,10 +185,15 @@ const ROWS: [Row; 20] = [
         deferred,
         |walk| {
             walk.operation.end_direct_read();
-            walk.operation.start_deferred(walk.selector());
+            walk.operation.start_deferred(walk.selector.as_deref());
             None
         },
     ),
+    ("`shutdown` of reading", deferred, |walk| {
+        walk.operation.cancel();
+        walk.operation.start_deferred(walk.selector.as_deref());
+        None
+    }),
     ("a read finds that the loop was dropped", deferred, |walk| {
         walk.operation.forget_deferred();
         drop_loop(walk)
