@@ -141,6 +141,8 @@ fn remaining_ms(timeout_ms: i32, started: Instant) -> i32 {
 impl Drop for Poll {
     /// No thread will call `poll` again, so from now on `register` fails instead of asking for events in vain.
     fn drop(&mut self) {
+        // A `close_loop` in another thread that fails clears the flag again. The thread holds this lock until then, so
+        // it cannot clear the flag after we have set it.
         let _outcome = self.registrator.closing.lock();
         self.registrator.closing.is_closed.store(true, SeqCst);
     }

@@ -119,8 +119,8 @@ impl TcpStream {
 
     /// Ends reading, writing or both, while the stream stays open. Behaves like [`std::net::TcpStream::shutdown`].
     ///
-    /// After reading was shut down, a read does not wait: it returns 0. On some systems, such as Linux, reads return
-    /// the data that has arrived first, and 0 only after that. After writing was shut down, a write fails. In both
+    /// After reading was shut down, a read does not wait: it returns 0. On some systems, such as Linux, reads first
+    /// return the data that has already arrived, and only then 0. After writing was shut down, a write fails. In both
     /// cases a registration that waits in that direction gets its event, and each later one gets its event at once.
     ///
     /// On Windows, a read that waits already [goes on waiting](https://github.com/rust-lang/rust/issues/121594), as

@@ -1,6 +1,6 @@
 //! Creates a socket that does not block and is not inherited, and starts its connection.
 
-use super::super::error::failed_with_code;
+use super::super::error::{failed_with, failed_with_code};
 use super::{Source, ffi, last_error};
 use std::ffi::c_int;
 use std::io;
@@ -21,20 +21,20 @@ pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
         }
     };
     let source = Source::from(socket);
-    source.set_nonblocking(true).map(|()| source)
+    let result = source.set_nonblocking(true).map(|()| source);
+    result.map_err(|error| failed_with("ioctlsocket", error))
 }
 
 /// `std` starts Winsock only when it creates its first socket. Starting Winsock twice does no harm. After a failure the
 /// next call tries again.
 fn start_winsock() -> io::Result<()> {
     static IS_STARTED: AtomicBool = AtomicBool::new(false);
-    if IS_STARTED.load(SeqCst) {
-        return Ok(());
-    }
-    // SAFETY: Winsock writes to the struct only until the call returns. We do not read the struct.
-    match unsafe { ffi::WSAStartup(0x0202, MaybeUninit::uninit().as_mut_ptr()) } {
-        0 => IS_STARTED.store(true, SeqCst),
-        error => return Err(failed_with_code("WSAStartup", error)),
+    if !IS_STARTED.load(SeqCst) {
+        // SAFETY: Winsock writes to the struct only until the call returns. We do not read the struct.
+        match unsafe { ffi::WSAStartup(0x0202, MaybeUninit::uninit().as_mut_ptr()) } {
+            0 => IS_STARTED.store(true, SeqCst),
+            error => return Err(failed_with_code("WSAStartup", error)),
+        }
     }
     Ok(())
 }

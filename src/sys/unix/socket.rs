@@ -30,7 +30,8 @@ pub fn new_socket(family: c_int) -> io::Result<Source<TcpStream>> {
         super::check("setsockopt", result)?;
     }
     let socket = TcpStream::from(socket);
-    socket.set_nonblocking(true)?;
+    let result = socket.set_nonblocking(true);
+    result.map_err(|error| failed_with("ioctl", error))?;
     Ok(socket.into())
 }
 
