@@ -330,13 +330,14 @@ impl Operation {
         lock(&self.state).direct_reads -= 1;
     }
 
-    /// Starts the receive if it was deferred, when the last direct read has ended or reading was shut down. (On Windows
-    /// a `shutdown` does not end a read that already waits: <https://github.com/rust-lang/rust/issues/121594>)
+    /// Carries out a deferred registration: starts the receive when the last direct read has ended, or posts a packet
+    /// when reading was shut down. (On Windows a `shutdown` does not end a read that already waits:
+    /// <https://github.com/rust-lang/rust/issues/121594>)
     pub fn start_deferred(self: &Arc<Self>, selector: Option<&Selector>) {
         let mut state = lock(&self.state);
         let is_due = state.direct_reads == 0 || state.is_cancelled;
         if let (Phase::Deferred, true, Some(selector)) = (state.phase, is_due, selector) {
-            // If the system refuses the receive, the user gets an event as a hint. If it refuses even our packet, there
+            // If the system refuses the receive, a packet makes `select` try again. If it refuses the packet too, there
             // is no way left to tell the user.
             let result = self.arm(selector, &mut state);
             let _ = result.or_else(|_| self.post(selector, &mut state));
