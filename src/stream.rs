@@ -124,8 +124,8 @@ impl TcpStream {
     /// cases a registration that waits in that direction gets its event, and each later one gets its event at once.
     ///
     /// On Windows, a read that waits already may [go on waiting](https://github.com/rust-lang/rust/issues/121594), as
-    /// `std`'s does, if the stream's buffer was not lent when the read began. (Even a registered stream may not lend
-    /// it: after a read has taken the data that had arrived, the stream lends the buffer again only in `poll`.) And
+    /// `std`'s does, if the stream's buffer was not lent when the read began. (This is possible even for a registered
+    /// stream: after a read has taken the data that had arrived, the stream lends the buffer again only in `poll`.) And
     /// after reading was shut down, data that has arrived unread, or arrives later, [resets the
     /// connection](https://learn.microsoft.com/windows/win32/api/winsock/nf-winsock-shutdown).
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {

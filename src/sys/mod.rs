@@ -1,8 +1,9 @@
 //! One folder for each operating system's event queue, and the one place that chooses among them.
 //!
-//! A backend provides three types. (On Unix, the `Source` in `unix/mod.rs` is shared; there, a backend provides
-//! `Entries`, what a source remembers of its entries in the queue, and `Selector::deregister`.) `poll.rs`, `event.rs`,
-//! `source.rs`, `stream.rs` and `listener.rs` use them, so the compiler checks these signatures:
+//! A backend provides three types. `poll.rs`, `event.rs`, `source.rs`, `stream.rs` and `listener.rs` use these types,
+//! so the compiler checks the signatures below. (On Unix, both backends share one `Source`, the one in `unix/mod.rs`.
+//! There, a backend provides two other things instead: the type `Entries`, in which a source remembers its entries in
+//! the queue, and the method `Selector::deregister`.)
 //!
 //! - [`RawEvent`]: an event: on Unix the record that the system writes, on Windows a struct of our own. `token(&self)
 //!   -> Token`: the token that was passed to `register`; `is_writable(&self) -> bool`: whether `register` asked for
