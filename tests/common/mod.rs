@@ -122,11 +122,16 @@ pub fn wait_for_data_unless_lent(stream: &TcpStream) {
 
 /// Writes until there is no room. Returns the number of bytes written. (The system may make room a moment later by
 /// moving bytes to the peer's side.)
-pub fn fill(mut stream: &TcpStream) -> usize {
+pub fn fill(stream: &TcpStream) -> usize {
+    fill_from(stream, 0)
+}
+
+/// The same, beginning at `place` of the pattern.
+pub fn fill_from(mut stream: &TcpStream, place: usize) -> usize {
     stream.set_nonblocking(true).expect("set_nonblocking");
     let mut written = 0;
     loop {
-        match stream.write(bytes_at(written, MAX_BYTES)) {
+        match stream.write(bytes_at(place + written, MAX_BYTES)) {
             Ok(n) => written += n,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return written,
             Err(error) => panic!("{error}"),
@@ -142,7 +147,7 @@ pub fn full_pair(event_loop: &mut Loop, token: Token) -> (TcpStream, net::TcpStr
     let mut written = fill(&stream);
     // The system may still move bytes to the peer's side, which makes room. An event must mean that there is room.
     while event_loop.is_writable(&stream, token) {
-        let more = fill(&stream);
+        let more = fill_from(&stream, written);
         assert_ne!(more, 0, "there is an event, but no room");
         written += more;
     }
