@@ -192,8 +192,8 @@ impl Registrator {
     /// | source | `READABLE` | `WRITABLE` |
     /// | --- | --- | --- |
     /// | [`TcpStream`](crate::TcpStream) | a read will not block | a write will not block, or will fail at once |
-    /// | [`TcpListener`](crate::TcpListener) | `accept` will not block | an error |
-    /// | [`Connecting`](crate::Connecting) | an error | connecting has succeeded or failed |
+    /// | [`TcpListener`](crate::TcpListener) | `accept` will not block | never: `register` returns `InvalidInput` |
+    /// | [`Connecting`](crate::Connecting) | never: `register` returns `InvalidInput` | connecting has succeeded or failed |
     ///
     /// After the event there is no other in that direction until the source is registered again. Register when you want
     /// the next event, for example when a read, a write or an `accept` has returned

@@ -132,8 +132,9 @@ impl Selector {
         came.for_each(|event| event.0.events |= EPOLLOUT);
         match result {
             Err(error) if events.is_empty() => Err(error),
-            // The stream that was ready was dropped in the meantime, or another thread has filled its buffer. The
-            // report of `writers` may have taken the room of a source that is ready to read, so look again, without
+            // The stream that was ready was dropped in the meantime, or another thread has filled its buffer. A source
+            // that is ready to read may have had no room beside the report of `writers`. Without events now, a `poll`
+            // whose timeout is 0 or has expired would return `Ok(0)` in spite of that source. So look again, without
             // sleeping.
             Ok(()) if events.is_empty() => self.select(events, Some(0)),
             // If the second wait has failed, the events of the first must be returned all the same: the kernel will not
