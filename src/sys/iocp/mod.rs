@@ -65,7 +65,7 @@ pub struct Selector {
 /// could sleep in the port after another thread had dequeued the packet that it waits for.
 #[derive(Default)]
 struct Inbox {
-    /// Operations that have ended, and that `select` will turn into events.
+    /// Operations that have ended. `select` takes them out, and `to_event` decides which of them become events.
     ended: VecDeque<Arc<Operation>>,
     /// Whether a thread is dequeuing.
     is_dequeuing: bool,
