@@ -40,9 +40,9 @@ pub struct Selector {
 
 /// What a source remembers of its entries in `readers` and in `writers`: the address of the selector if there is an
 /// entry, or 0. So one comparison is usually enough: if the address is that of this selector, the source belongs to it,
-/// and the entry must be modified. If not, `attach` checks whether the source belongs to another selector, and then an
-/// entry is added. (As long as the source exists, no other selector gets this address, because the `Weak` in the source
-/// keeps the memory allocated.)
+/// and the entry must be modified. If not, `attach` refuses a source that belongs to another selector, and for any
+/// other source an entry is added. (As long as the source exists, no other selector gets this address, because the
+/// `Weak` in the source keeps the memory allocated.)
 pub type Entries = [AtomicUsize; 2];
 
 /// `EPOLLIN`: there is data to read, or the end of the stream. (So `EPOLLRDHUP`, "the peer will send no more", would
