@@ -36,7 +36,7 @@ impl<S: AsFd> From<S> for Source<S> {
 
 impl<S: AsFd> Source<S> {
     /// Makes the source belong to this selector, or fails if it belongs to another one.
-    #[cold]
+    #[cold] // on epoll, which calls it for the first registration in each direction; kqueue always calls it
     pub(super) fn attach(&self, selector: &Weak<Selector>) -> io::Result<()> {
         let mine = self.selector.get_or_init(|| selector.clone()); // [first]
         // [own]
