@@ -25,7 +25,9 @@
 //! | `Ended` | `select`, after the source was dropped | `Idle` | | no |
 //!
 //! A repeated `register` replaces the token. An operation that does not wait to read a stream lends a question to AFD,
-//! and not a buffer. It has the same phases, but no unread data and no `Deferred`.
+//! and not a buffer. It has the same phases, but no unread data and no `Deferred`. It starts with
+//! `NtDeviceIoControlFile` instead of `WSARecv`, and when `select` takes it out of the inbox, it becomes an event,
+//! unless its source was dropped.
 //!
 //! Not in the table: if `WSARecv` fails at once, its error becomes unread, and the next phase is `Posted`. (But if the
 //! system has no memory for the receive, `register` returns the error, and the next phase is `Idle`.) If the
