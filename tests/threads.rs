@@ -352,7 +352,7 @@ fn a_registration_outlives_its_thread() {
 /// bytes keep their order.
 #[test]
 fn whoever_registers_while_another_reads_does_not_mix_the_bytes() {
-    const LEN: usize = 256 << 10;
+    const LEN: usize = 64 << 10;
     for nonblocking in [false, true].repeat(4) {
         let mut event_loop = Loop::new();
         let registrator = event_loop.registrator.clone();
