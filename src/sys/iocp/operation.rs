@@ -147,7 +147,8 @@ impl Operation {
         state.token = token; // [token]
         match state.phase {
             Phase::Idle => self.arm(selector, &mut state),
-            _ => Ok(()), // the event will have the new token
+            // The event will have the new token.
+            Phase::Deferred | Phase::Lent | Phase::Posted | Phase::Ended => Ok(()),
         }
     }
 
