@@ -147,8 +147,7 @@ impl Operation {
         state.token = token; // [token]
         match state.phase {
             Phase::Idle => self.arm(selector, &mut state),
-            // The event will have the new token.
-            Phase::Deferred | Phase::Lent | Phase::Posted | Phase::Ended => Ok(()),
+            _ => Ok(()), // the event will have the new token
         }
     }
 

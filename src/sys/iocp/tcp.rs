@@ -1,6 +1,7 @@
 //! The source: one of `std`'s sockets, and its operations.
 
-use super::super::{error::belongs_to_another, recv_vectored};
+use super::super::error::belongs_to_another;
+use super::super::recv_vectored;
 use super::operation::Operation;
 use super::{MAX_PACKETS, Selector, associate_with_port, ffi, lock};
 use crate::Interests;
@@ -36,9 +37,8 @@ impl<S: AsRawSocket> Source<S> {
     /// Makes the source belong to this selector, or fails if it belongs to another one.
     pub(super) fn attach(&self, selector: &Selector) -> io::Result<()> {
         // Because of this lock, only one thread at a time attaches sources to this selector. If another selector was
-        // first, the system refuses. A source that has a selector already needs no lock.
-        let is_new = self.selector.get().is_none();
-        let _one_at_a_time = is_new.then(|| lock(&selector.operations));
+        // first, the system refuses.
+        let _one_at_a_time = lock(&selector.operations);
         if self.selector.get().is_none() {
             associate_with_port(self.inner.as_raw_socket(), &selector.port)?; // [first]
         }
